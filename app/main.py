@@ -28,6 +28,7 @@ from app.pages.rendering import load_templates
 from app.private_names import check_private_names
 from app.registry.aliases import Aliases
 from app.registry.opening import open_registry
+from app.registry.splits import Splits
 from app.server.admission import ConnectionAdmission
 from app.server.hooks import ConnectionState
 from app.server.shutdown import drain_on_signal
@@ -62,8 +63,10 @@ from app.web.routes import (
     merge,
     model_changes,
     models,
+    traffic,
     train,
 )
+from app.web.shadows import Shadows
 from app.web.spool_sweeper import SpoolSweeper
 from app.web.state import Services
 
@@ -141,6 +144,7 @@ def create_app() -> FastAPI:
         events,
         models,
         aliases,
+        traffic,
         model_changes,
         health,
     ):
@@ -172,6 +176,7 @@ async def _lifespan(_: FastAPI) -> AsyncIterator[State]:
     if supervisor:
         supervisor.start()
     services.monitor.start()
+    services.splits.start()
     sweeper = None
     if settings.storage and not supervisor:  # An embedded trainer sweeps the spool itself.
         sweeper = SpoolSweeper(services.jobs.uploads, settings.state_dir)
@@ -191,6 +196,8 @@ async def _lifespan(_: FastAPI) -> AsyncIterator[State]:
             sweeper.stop()
         if supervisor:
             supervisor.stop()
+        services.splits.stop()
+        services.shadows.stop()
         services.monitor.stop()
         services.jobs.store.close()
         services.outcomes.close()
@@ -244,6 +251,8 @@ def _services(settings: Settings, access: Authorizer, stopping: asyncio.Event) -
         stopping=stopping,
         aliases=Aliases(store or FolderStore(settings.state_dir), ALIAS_SECONDS if store else 0.0),
         evaluations=EvaluationStore(store or FolderStore(settings.state_dir)),
+        splits=Splits(store or FolderStore(settings.state_dir)),
+        shadows=Shadows(registry, monitor),
     )
 
 

@@ -95,7 +95,9 @@ class Settings(BaseSettings):
         30, gt=0, le=3650, description="Days for which predictions with a `prediction_id` wait for their outcomes."
     )
     max_actuals_bytes: int = Field(
-        GIBIBYTE, ge=MEBIBYTE, description="Greatest size of the recorded predictions, in bytes. The oldest are removed."
+        GIBIBYTE,
+        ge=MEBIBYTE,
+        description="Greatest size of the recorded predictions, in bytes. The oldest are removed.",
     )
     default_model: str = Field("crop-yield", pattern=f"^{MODEL_NAME}$", description="The model of /predict and /train.")
     database_url: Annotated[str, AfterValidator(_check_database_url)] | None = Field(

@@ -1,10 +1,11 @@
 """Histories: summaries in buckets of time, which become longer with their age, and requests by minute."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from app.monitoring.served_rows import ServedRows
+from app.monitoring.split_counts import SplitCounts, include
 from app.registry.version_file import Version
 
 MAX_VERSIONS = 20  # Versions in a history. The one that has not been used for longest is removed.
@@ -69,6 +70,7 @@ class History:
 
     versions: dict[VersionKey, dict[Bucket, ServedRows]] = field(default_factory=dict)
     requests: dict[str, dict[int, Requests]] = field(default_factory=dict)  # by model, then by minute since 1970
+    splits: dict[str, SplitCounts] = field(default_factory=dict)  # of the last split of each model
 
     def add(self, key: VersionKey, served: ServedRows, now: float) -> None:
         """Add rows that were served just now."""
@@ -85,6 +87,14 @@ class History:
         minutes.setdefault(int(now) // MINUTE, Requests()).add(counts)
         self._bound_numbers()
 
+    def count_splits(self, counts: Mapping[str, SplitCounts]) -> None:
+        """Add what the versions of splits answered just now."""
+        for model in counts:
+            if model in self.splits:
+                self.splits[model] = self.splits.pop(model)  # the last one is the one that was used last
+        include(self.splits, counts)
+        self._bound_numbers()
+
     def include(self, other: "History", now: float) -> None:
         """Add everything in another history, which is not changed."""
         for key, buckets in other.versions.items():
@@ -95,6 +105,7 @@ class History:
             counted = self.requests.setdefault(model, {})
             for minute, counts in minutes.items():
                 counted.setdefault(minute, Requests()).add(counts)
+        include(self.splits, other.splits)
         self.compact(now)
 
     def compact(self, now: float) -> None:
@@ -124,6 +135,8 @@ class History:
             del self.versions[next(iter(self.versions))]
         while len(self.requests) > MAX_MODELS:
             del self.requests[next(iter(self.requests))]
+        while len(self.splits) > MAX_MODELS:
+            del self.splits[next(iter(self.splits))]
 
     def _bound_bytes(self) -> None:
         excess = sum(served.nbytes for buckets in self.versions.values() for served in buckets.values()) - MAX_BYTES

@@ -17,6 +17,7 @@ from app.monitoring.comparison import Drift, compare
 from app.monitoring.history import MINUTES, History, Requests, VersionKey, merged
 from app.monitoring.served_rows import ServedRows, Summariser
 from app.monitoring.shared_histories import SharedHistories
+from app.monitoring.split_counts import SplitCounts, include
 from app.monitoring.taps import Rows, Tap
 from app.registry.base import ModelReader
 from app.registry.version_file import Version
@@ -69,6 +70,7 @@ class Monitor:
         self._taps: dict[VersionKey, Tap] = {}
         self._missing: dict[VersionKey, tuple[Counter[str], Counter[str]]] = {}
         self._answered: dict[str, Requests] = {}
+        self._splits: dict[str, SplitCounts] = {}
         self._summarisers: dict[VersionKey, Summariser] = {}
         self._flushing = threading.Lock()  # held by the thread that changes or reads the history
         self._stopping = threading.Event()
@@ -124,6 +126,21 @@ class Monitor:
                 counts = self._answered[model] = Requests()
             counts.requests += 1
             counts.failed += failed
+
+    def count_split(self, model: str, counts: SplitCounts) -> None:
+        """Add counts of the split of a model that exists."""
+        with self._noting:
+            if model in self._splits or len(self._splits) < MAX_MODELS:
+                include(self._splits, {model: counts})
+
+    def split(self, model: str, identity: str) -> SplitCounts:
+        """Return the counts of the split of a model with this identity, over all workers."""
+        found: dict[str, SplitCounts] = {model: SplitCounts(identity)}
+        for history in self._histories():
+            counts = history.splits.get(model)
+            if counts is not None and counts.identity == identity:
+                include(found, {model: counts})
+        return found[model]
 
     def drift(self, version: Version, window_seconds: float) -> Drift:
         """Return the drift of the rows that were served in the last `window_seconds`, over all workers."""
@@ -207,6 +224,7 @@ class Monitor:
             others, self._taps = self._taps, {}
             missing, self._missing = self._missing, {}
             answered, self._answered = self._answered, {}
+            splits, self._splits = self._splits, {}
         served: dict[VersionKey, ServedRows] = {}
         for tap in (*taps, *others.values()):
             key, model = VersionKey.of(tap.version), tap.version.card.model
@@ -225,7 +243,8 @@ class Monitor:
         for key, rows_served in served.items():
             self._history.add(key, rows_served, now)
         self._count(answered, {key.model for key in served}, now)
-        self._changed = self._changed or bool(served or answered)
+        self._history.count_splits(splits)
+        self._changed = self._changed or bool(served or answered or splits)
 
     def _summariser(self, key: VersionKey, version: Version) -> Summariser:
         summariser = self._summarisers.pop(key, None) or Summariser(version)

@@ -9,6 +9,7 @@ import numpy as np
 
 from app.monitoring.history import TIERS, Bucket, History, Requests, VersionKey
 from app.monitoring.served_rows import ServedRows
+from app.monitoring.split_counts import MAX_TARGETS, Answered, Differences, SplitCounts
 from app.regression.moments import Moments
 from app.regression.sufficient_statistics import Array
 
@@ -41,6 +42,7 @@ class _Served(msgspec.Struct, array_like=True):
     flagged: _Count
     gaps: dict[str, _Count]
     unseen: dict[str, _Count]
+    fourths: bytes | None
 
 
 class _Version(msgspec.Struct, array_like=True):
@@ -57,10 +59,27 @@ class _Minute(msgspec.Struct, array_like=True):
     rows: _Count
 
 
+class _Differences(msgspec.Struct, array_like=True):
+    count: _Count
+    total: float
+    absolute: float
+    largest: float
+
+
+class _Split(msgspec.Struct, array_like=True):
+    identity: str
+    versions: dict[int, tuple[_Count, _Count]]  # requests and rows
+    compared: _Count
+    failed: _Count
+    skipped: _Count
+    targets: Annotated[dict[str, _Differences], msgspec.Meta(max_length=MAX_TARGETS)]
+
+
 class _History(msgspec.Struct):
     format: int
     versions: list[_Version]
     requests: dict[str, list[_Minute]]
+    splits: dict[str, _Split] = {}  # an earlier release wrote none
 
 
 _decoder = msgspec.msgpack.Decoder(_History)
@@ -76,7 +95,8 @@ def encode(history: History) -> bytes:
         model: [_Minute(minute, each.requests, each.failed, each.rows) for minute, each in minutes.items()]
         for model, minutes in history.requests.items()
     }
-    return msgspec.msgpack.encode(_History(FORMAT, versions, requests))
+    splits = {model: _encode_split(each) for model, each in history.splits.items()}
+    return msgspec.msgpack.encode(_History(FORMAT, versions, requests, splits))
 
 
 def decode(content: bytes) -> History:
@@ -92,9 +112,38 @@ def decode(content: bytes) -> History:
             _check_widths(history.versions[key].values())
         for model, minutes in found.requests.items():
             history.requests[model] = {each.minute: Requests(each.requests, each.failed, each.rows) for each in minutes}
+        history.splits = {model: _decode_split(each) for model, each in found.splits.items()}
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise NotAHistory(str(error)) from None
     return history
+
+
+def _encode_split(counts: SplitCounts) -> _Split:
+    return _Split(
+        counts.identity,
+        {number: (each.requests, each.rows) for number, each in counts.versions.items()},
+        counts.compared,
+        counts.failed,
+        counts.skipped,
+        {
+            target: _Differences(each.count, each.total, each.absolute, each.largest)
+            for target, each in counts.targets.items()
+        },
+    )
+
+
+def _decode_split(found: _Split) -> SplitCounts:
+    return SplitCounts(
+        found.identity,
+        {number: Answered(*each) for number, each in found.versions.items()},
+        found.compared,
+        found.failed,
+        found.skipped,
+        {
+            target: Differences(each.count, each.total, each.absolute, each.largest)
+            for target, each in found.targets.items()
+        },
+    )
 
 
 def _encode_served(bucket: Bucket, served: ServedRows) -> _Served:
@@ -103,7 +152,15 @@ def _encode_served(bucket: Bucket, served: ServedRows) -> _Served:
         products = found.products[np.triu_indices(len(found.mean))] if found.has_pairs else found.products
         moments = _Moments(found.rows, *map(_to_bytes, (found.mean, products, found.minimum, found.maximum)))
     return _Served(
-        *bucket, served.predicted, moments, served.extreme, served.checked, served.flagged, served.gaps, served.unseen
+        *bucket,
+        served.predicted,
+        moments,
+        served.extreme,
+        served.checked,
+        served.flagged,
+        served.gaps,
+        served.unseen,
+        None if served.fourths is None else _to_bytes(served.fourths),
     )
 
 
@@ -120,6 +177,9 @@ def _decode_served(served: _Served) -> ServedRows:
         moments = Moments(found.rows, mean, _products_of(_to_array(found.products), len(mean)), minimum, maximum)
         if not len(mean) == len(minimum) == len(maximum) > 0 or (moments.squares < 0).any():
             raise ValueError("its columns do not agree")
+    fourths = None if served.fourths is None else _to_array(served.fourths)
+    if (0 if fourths is None else len(fourths)) != (len(moments.mean) + 1 if moments else 0):
+        raise ValueError("its fourth powers do not agree with its columns")
     return ServedRows(
         served.predicted,
         moments,
@@ -128,6 +188,7 @@ def _decode_served(served: _Served) -> ServedRows:
         served.flagged,
         Counter(served.gaps),
         Counter(served.unseen),
+        fourths,
     )
 
 

@@ -1,4 +1,4 @@
-"""What is known of a version in use: drift of the served rows, and errors against outcomes that came later."""
+"""What is known of a version in use: its share of the traffic, drift, and errors against outcomes that came later."""
 
 from typing import Any
 
@@ -9,11 +9,13 @@ from app.errors import Unavailable
 from app.pages.charts.drift import Strip, strips
 from app.registry.version_file import Version
 from app.web.state import Services
+from app.web.traffic_view import traffic_to_view
 
 DRIFT_SECONDS = 24 * 3600.0
 OUTCOME_SECONDS = 7 * 24 * 3600.0
 MAX_STRIPS = 20  # Columns in a chart, those with the largest distance.
 MAX_ROWS = 60  # Columns in the table.
+MAX_DIFFERENCES = 20  # Targets of a shadow in the table.
 MAX_ERRORS = 60  # Pairs of a version and a target in the table.
 
 
@@ -65,6 +67,27 @@ def outcome_panel(services: Services, model: str) -> dict[str, Any]:
         for target, errors in each["targets"].items()
     ]
     return {"outcomes": rows[:MAX_ERRORS], "outcome_reason": None, "outcome_more": max(0, len(rows) - MAX_ERRORS)}
+
+
+def traffic_panel(services: Services, model: str) -> dict[str, Any]:
+    """Return the split of the traffic, and the differences of its shadow. This may wait."""
+    try:
+        traffic = traffic_to_view(services, model)
+    except Unavailable as error:
+        return {"traffic": None, "traffic_reason": error.message}
+    none = {"requests": 0, "rows": 0}
+    rows = [
+        {"version": number, "share": share, **traffic["answered"].get(number, none)}
+        for number, share in traffic["shares"].items()
+    ]
+    targets = traffic["shadow"]["targets"] if traffic["shadow"] else {}
+    differences = [{"target": target, **each} for target, each in targets.items()]
+    return {
+        "traffic": traffic,
+        "traffic_reason": None,
+        "traffic_rows": rows,
+        "traffic_differences": differences[:MAX_DIFFERENCES],
+    }
 
 
 def _plot(distances: list[tuple[str, float | None, bool]], name: str, label: str, *, symmetric: bool) -> Markup | None:

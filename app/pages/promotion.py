@@ -1,6 +1,5 @@
 """The form that makes a version current, which also rolls back."""
 
-from functools import partial
 from http import HTTPStatus
 
 from fastapi import APIRouter, Request
@@ -27,8 +26,12 @@ async def promote(request: Request, model: ModelName) -> Response:
     """Promote the version, unless another one has become current since the form was made."""
     form = form_of(request)
     number, expected = _number_in(form.get("version")), form.get("expected", "")
-    registry = get_services(request).registry
-    check = partial(check_current, registry, model, expected)
+    registry, splits = get_services(request).registry, get_services(request).splits
+
+    def check() -> None:
+        check_current(registry, model, expected)
+        splits.before_promotion(model, number)
+
     try:
         await run_in_threadpool(registry.promote, model, number, check)
     except PreconditionFailed:

@@ -15,7 +15,7 @@ from app.pages.coefficients import Limits, Scale, coefficient_tables
 from app.pages.diagnostics import diagnostics_context
 from app.pages.form_fields import example_form, iso_date
 from app.pages.lineage import error_of, lineage
-from app.pages.live_panels import drift_panel, outcome_panel
+from app.pages.live_panels import drift_panel, outcome_panel, traffic_panel
 from app.pages.page_route import PageRoute
 from app.pages.promotion import NONE
 from app.pages.recorded_evaluations import evaluations_panel
@@ -163,6 +163,7 @@ def _version_context(
         "card_line": curl_line(url, key=services.access.has_keys),
         **drift_panel(services, shown.original),
         **outcome_panel(services, card.model),
+        **traffic_panel(services, card.model),
         **evaluations_panel(services, card.model, card.version),
         **form_context(request, shown, example_form(shown.original), in_path, longest=MAX_FIRST_LINES),
     }

@@ -106,10 +106,14 @@ class PredictFastPath:
 
         All requests that one iteration handles had arrived before it began.
 
-        Raises LookupError if the file of the version has to be read, for which the route has threads.
+        Raises LookupError if a file or a store has to be read, for which the route has threads; also while a traffic
+        split applies, because only the route knows the client.
         """
         version = services.registry.get_cached(services.default_model)
         if version is None:
+            raise LookupError
+        split = services.splits.get_cached(services.default_model)
+        if split is not None and split.current == version.card.version:
             raise LookupError
         if self._prepared is None or self._prepared.version is not version:
             self._prepared = PreparedModel(version, services.monitor.tap(version))

@@ -19,12 +19,23 @@ from app.web.schemas.evaluation import EvaluateRequest
 from app.web.schemas.inspection import InspectRequest
 from app.web.schemas.models import Promotion
 from app.web.schemas.problems import PROBLEM_CONTENT, Problem
+from app.web.schemas.traffic import TrafficTarget
 from app.web.schemas.train import SourceRequest, TrainRequest
 
 # Schemas of bodies that the routes decode themselves, which FastAPI does not know.
 _BODIES: tuple[type[BaseModel], ...] = (
     *(schema for wire_format in PROTOCOLS for schema in wire_format.schemas),
-    *(TrainRequest, SourceRequest, InspectRequest, EvaluateRequest, ActualsRequest, AliasTarget, Promotion, Problem),
+    *(
+        TrainRequest,
+        SourceRequest,
+        InspectRequest,
+        EvaluateRequest,
+        ActualsRequest,
+        AliasTarget,
+        TrafficTarget,
+        Promotion,
+        Problem,
+    ),
 )
 
 # The empty requirement comes first, because a service without a key file requires no key.

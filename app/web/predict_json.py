@@ -23,7 +23,7 @@ from app.prediction.predictor import Executor, PredictionResult, Predictor, Work
 from app.prediction.query import PredictionQuery
 from app.prediction.selection import VersionSelector
 from app.registry.version_file import Version
-from app.web import bodies
+from app.web import bodies, traffic
 from app.web.hints import not_json
 from app.web.recording import predict, record, take_ids, with_interval
 from app.web.schemas.predict import PredictRequest
@@ -144,6 +144,7 @@ def _predict(request: Request, job: _Job, encode: Encode) -> Response:
         content = encode(result, recorded)
     get_memory(request).reserve(len(content))
     services.metrics.predicted(len(query.rows))
+    traffic.answered(request, version, len(query.rows), query, result.predictions)
     headers = None
     if "null" in (query.options.missing, query.options.unknown):
         headers = bodies.missing_rows(result.rows.missing, result.reasons)

@@ -3,7 +3,7 @@
 import contextlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from fastapi import Request
 from starlette.concurrency import run_in_threadpool
@@ -16,11 +16,12 @@ from app.data.json_encoder import JsonEncoder
 from app.data.json_rows import as_rows
 from app.errors import InvalidInput
 from app.prediction.estimates import table_bytes
-from app.prediction.predictor import Executor, Workload, choose_executor
+from app.prediction.predictor import Executor, PredictionResult, Workload, choose_executor
+from app.prediction.query import PredictionQuery
 from app.prediction.selection import VersionSelector
 from app.prediction.tables import TableOptions, TablePrediction, TableRows, batches_of_rows
 from app.storage.spooled_output import SpooledOutput
-from app.web import bodies
+from app.web import bodies, traffic
 from app.web.decompression import content_encoding
 from app.web.predict_json import decode_request, run_in
 from app.web.recording import TableRecorder, recorded_headers
@@ -115,12 +116,23 @@ def _respond(
     recorder = None
     if ids is not None:
         recorder = TableRecorder(services, prediction, ids, get_memory(request).reserve)
-        prediction.observe = recorder.add
+    sample = None if traffic.shadow_of(request) is None else traffic.SampledRows(prediction.version)
+
+    def observe(query: PredictionQuery, kept: Any, result: PredictionResult) -> None:
+        if recorder is not None:
+            recorder.add(query, kept, result)
+        if sample is not None:
+            sample.add(query, result.predictions)
+
+    if recorder is not None or sample is not None:
+        prediction.observe = observe
     prediction.observer = services.monitor
     share = MemoryShare(get_memory(request))
     output = SpooledOutput(share.reserve, services.scratch.open, services.max_upload_bytes)
     prediction.write(batches, BY_MEDIA_TYPE.get(media_type), output)
     services.metrics.predicted(prediction.rows)
+    rows = (None, None) if sample is None else sample.collected()
+    traffic.answered(request, prediction.version, prediction.rows, *rows)
     card = prediction.version.card
     headers = {
         "linserve-model": card.model,

@@ -12,6 +12,7 @@ from app.monitoring.monitor import Monitor
 from app.monitoring.outcomes.outcomes import Outcomes
 from app.registry.aliases import Aliases
 from app.registry.base import ModelPublisher
+from app.registry.splits import Splits
 from app.storage.memory_budget import LargeBodyLimiter, MemoryBudget, Reservation
 from app.storage.temp import TempStorage
 from app.training.source_url import AllowedSources
@@ -20,6 +21,7 @@ from app.web.job_watcher import JobWatcher
 from app.web.metrics import Metrics
 from app.web.model_gauges import ModelGauges
 from app.web.model_watcher import ModelWatcher
+from app.web.shadows import Shadows
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,8 @@ class Services:
     logs_predictions: bool  # Logging a prediction takes longer than computing it.
     stopping: asyncio.Event  # Set when the service stops. Requests that wait or stream then end.
     evaluations: EvaluationStore
+    splits: Splits
+    shadows: Shadows
     min_merge_rows: int = 20  # Rows of a version that is exported for a merge, or merged.
     sources: AllowedSources = AllowedSources()  # noqa: RUF009 - frozen
 

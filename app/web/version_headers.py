@@ -10,6 +10,8 @@ from app.errors import InvalidInput
 VERSION = "linserve-version"  # Response header with the number of the version that predicted.
 MIN_VERSION = "linserve-min-version"  # Request header with the lowest number that the client accepts.
 
+STICKY = "linserve-sticky"  # Request header: while the traffic is split, equal values get the same version.
+
 # Descriptions for the OpenAPI document.
 VERSION_HEADER: dict[str, Any] = {
     "description": "Number of the version that predicted.",
@@ -23,6 +25,15 @@ MIN_VERSION_PARAMETER: dict[str, Any] = {
     "description": "The lowest number of a version that may predict. If the replica serves another one, it first looks "
     "for a promotion elsewhere. The response is 503 with `Retry-After` if the current version is still lower.",
     "schema": {"type": "integer", "minimum": 1},
+}
+
+STICKY_PARAMETER: dict[str, Any] = {
+    "name": "Linserve-Sticky",
+    "in": "header",
+    "required": False,
+    "description": "While the model's traffic is split, requests with the same value get the same version. The default "
+    "is the client's address.",
+    "schema": {"type": "string"},
 }
 
 _NUMBER = re.compile("0*[1-9][0-9]{0,11}")

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from app.monitoring import history as bounds
 from app.monitoring.history import DAY, HOUR, TIERS, History, Requests, VersionKey
 from app.monitoring.served_rows import ServedRows
+from app.monitoring.split_counts import Answered, Differences, SplitCounts
 from app.monitoring.wire import NotAHistory, decode, encode
 from app.regression.moments import Moments
 
@@ -20,7 +21,8 @@ NOW = 1_800_000_000.0
 def served(seed: int = 0, rows: int = 5, columns: int = 2, *, pairs: bool = True) -> ServedRows:
     values = np.random.default_rng(seed).normal(size=(rows, columns))
     gaps = Counter({"temp": 1})
-    return ServedRows(rows + 3, Moments.of(values, pairs=pairs), 0, rows, 1, gaps, Counter({"soil": 2}))
+    moments, fourths = Moments.of(values, pairs=pairs), np.append((values**4).sum(axis=0), 3.0)
+    return ServedRows(rows + 3, moments, 0, rows, 1, gaps, Counter({"soil": 2}), fourths)
 
 
 def assert_same(one: ServedRows, other: ServedRows) -> None:
@@ -29,6 +31,7 @@ def assert_same(one: ServedRows, other: ServedRows) -> None:
     assert one.moments is not None
     assert other.moments is not None
     assert one.moments.rows == other.moments.rows
+    assert one.fourths == pytest.approx(other.fourths, rel=1e-12)
     for name in ("mean", "products", "minimum", "maximum"):
         assert getattr(one.moments, name) == pytest.approx(getattr(other.moments, name), abs=1e-12)
 
@@ -83,7 +86,8 @@ def test_a_history_is_bounded_in_versions_models_and_bytes() -> None:
     for number in range(bounds.MAX_MODELS + 5):
         history.count(f"model-{number}", Requests(1), NOW)
     assert [key.version for key in history.versions] == [*range(5, bounds.MAX_VERSIONS + 5)]
-    assert len(history.requests) == bounds.MAX_MODELS
+        history.count_splits({f"model-{number}": SplitCounts("1")})
+    assert len(history.requests) == len(history.splits) == bounds.MAX_MODELS
 
     wide = served(columns=100)
     for step in range(70):
@@ -106,9 +110,12 @@ def test_a_history_survives_its_bytes(pairs: bool, columns: int, seed: int) -> N
     history.add(KEY, served(seed, columns=columns, pairs=pairs), NOW)
     history.add(KEY, ServedRows(7), NOW + 300)
     history.count("crop-yield", Requests(3, 1, 9), NOW)
+    differences = Differences.of(np.array([1.0, -3.0, np.nan]))
+    history.count_splits({"crop-yield": SplitCounts("1", {1: Answered(2, 7)}, 2, 1, 4, {"apples": differences})})
 
     found = decode(encode(history))
 
+    assert found.splits == history.splits
     assert found.requests == history.requests
     assert list(found.versions[KEY]) == list(history.versions[KEY])
     assert_same(found.rows_since(KEY, 0), history.rows_since(KEY, 0))
@@ -150,3 +157,19 @@ def test_numbers_that_are_not_finite_and_columns_that_disagree_are_refused() -> 
     history.add(KEY, served(columns=3), NOW + 300)
     with pytest.raises(NotAHistory):
         decode(encode(history))
+
+
+def test_the_counts_of_a_split_are_those_of_the_last_split_of_the_model_over_all_workers() -> None:
+    def counts(identity: str, difference: float) -> History:
+        history = History()
+        targets = {"apples": Differences.of(np.array([difference]))}
+        history.count_splits({"crop-yield": SplitCounts(identity, {1: Answered(1, 2)}, compared=1, targets=targets)})
+        return history
+
+    total = History()
+    for each in (counts("1", 9.0), counts("2", 1.0), counts("2", -3.0), counts("1", 9.0)):
+        total.include(each, NOW)
+
+    found = total.splits["crop-yield"]
+    assert (found.identity, found.versions, found.compared) == ("2", {1: Answered(2, 4)}, 2)
+    assert found.targets["apples"] == Differences(2, -2.0, 4.0, 3.0)

@@ -32,7 +32,8 @@ POLL_SECONDS = 0.05
     summary="Promote a version, or roll back to it",
     description=(
         "Every worker serves it from its next request on. With If-Match and the ETag of `GET /models/{model}`, the "
-        "version is promoted only if nothing was promoted, published or deleted since."
+        "version is promoted only if nothing was promoted, published or deleted since. A promotion ends a split of the "
+        "traffic, also that of the version that is current already."
     ),
     response_model=CurrentModelView,
     openapi_extra=bodies.openapi_request_body(Promotion, {"Roll back to version 1": {"version": 1}}),
@@ -46,7 +47,12 @@ async def promote(
     await bodies.content_type(request, bodies.JSON)
     promotion = bodies.decode(Promotion, await bodies.read_body(request, MAX_PROMOTION_BYTES))
     registry = get_services(request).registry
-    check = partial(_check_unchanged, registry, model, if_match)
+    splits = get_services(request).splits
+
+    def check() -> None:
+        _check_unchanged(registry, model, if_match)
+        splits.before_promotion(model, promotion.version)
+
     await run_in_threadpool(registry.promote, model, promotion.version, check)
     return await run_in_threadpool(get_model, request, model, CardOptions())
 
@@ -56,8 +62,8 @@ async def promote(
     name="deleteVersion",
     summary="Delete a version",
     description=(
-        "The current version, the one that is served in its place, and a version with an alias cannot be deleted. The "
-        "number is not used again."
+        "The current version, the one that is served in its place, a version with an alias and one that takes part in "
+        "a split of the traffic cannot be deleted. The number is not used again."
     ),
     status_code=204,
     responses=problem_responses(404, 409, 422),
@@ -67,6 +73,9 @@ def delete_version(request: Request, model: ModelName, version: OtherVersionNumb
     services.registry.versions(model)
     if names := [alias for alias, named in services.aliases.all(model).items() if named == version]:
         raise Conflict(f'Version {version} has the alias "{names[0]}". Move the alias, or delete it first.')
+    split = services.splits.get(model)
+    if split is not None and version in split.versions and split.current == services.registry.served_number(model):
+        raise Conflict(f"Version {version} takes part in the traffic split. Change or delete the split first.")
     services.registry.delete(model, version)
     with contextlib.suppress(Unavailable):  # It is logged, and the records expire.
         services.outcomes.forget(model, version)
@@ -129,6 +138,7 @@ def delete_model(
     services.outcomes.forget(model, last, others=True)  # First, because nobody could repeat it later.
     registry.delete_model(model, check)
     services.aliases.delete(model)
+    services.splits.remove(model)
     services.evaluations.delete(model)
     with contextlib.suppress(Unavailable):
         services.outcomes.forget(model, last, others=True, deleted=True)  # What was predicted meanwhile.

@@ -12,7 +12,7 @@ from app.prediction.encoding import encode_result
 from app.prediction.estimates import MAX_RESPONSE
 from app.prediction.selection import VersionSelector
 from app.registry.aliases import CURRENT
-from app.web import bodies
+from app.web import bodies, traffic
 from app.web.auth import AccessScope, require_scope
 from app.web.middleware import QuietRoute
 from app.web.negotiation import select_media_type
@@ -22,7 +22,7 @@ from app.web.query import ModelName, VersionNumber, query_parameters, read_query
 from app.web.schemas.predict import CSV_EXAMPLE, EXAMPLES, PredictParameters, PredictRequest, PredictResponse
 from app.web.schemas.problems import problem_responses
 from app.web.state import get_services
-from app.web.version_headers import MIN_VERSION_PARAMETER, min_version
+from app.web.version_headers import MIN_VERSION_PARAMETER, STICKY_PARAMETER, min_version
 
 router = APIRouter(tags=["Predict"], dependencies=[require_scope(AccessScope.PREDICT)], route_class=QuietRoute)
 
@@ -44,7 +44,7 @@ _ROUTE: dict[str, Any] = {
         **bodies.openapi_request_body(
             PredictRequest, EXAMPLES, csv_example=CSV_EXAMPLE, options=query_parameters(PredictParameters)
         ),
-        "parameters": [*query_parameters(PredictParameters), MIN_VERSION_PARAMETER],
+        "parameters": [*query_parameters(PredictParameters), MIN_VERSION_PARAMETER, STICKY_PARAMETER],
     },
     "responses": {200: bodies.openapi_response(), **problem_responses(404, 406, 413, 415, 422, 507)},
 }
@@ -90,13 +90,17 @@ async def predict_with_alias(
 
 async def _predict(request: Request, model: str, version: int | None = None) -> Response:
     """Predict in the way that the formats of the rows and of the response need."""
-    selector = VersionSelector(get_services(request).registry, model, version, min_version(request, version))
+    services, least = get_services(request), min_version(request, version)
+    if version is None:
+        selector = await traffic.select(services, request, model, least)
+    else:
+        selector = VersionSelector(services.registry, model, version, least)
     media_type = await bodies.content_type(request, *MEDIA_TYPES)
     others = [other for other in MEDIA_TYPES if other != media_type]
     accepted = select_media_type(request.headers.get("accept"), [media_type, *others])
     table_format = BY_MEDIA_TYPE.get(media_type)
     if table_format is None:
-        await bodies.complete_form(request, get_services(request).max_json_bytes)
+        await bodies.complete_form(request, services.max_json_bytes)
     received = bodies.received_of(request)
     if media_type == accepted == bodies.JSON and not request.query_params and not received.form:
         return await predict_json(request, selector, decode_query, encode_result)

@@ -1,0 +1,357 @@
+"""Splits: several versions answer a model's requests, and a shadow predicts too."""
+
+import json
+import math
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from service import INPUTS, NOTEBOOK, TARGETS, Service, wait_for
+
+NAMES: dict[str, Any] = {"feature_names": ["temp", "rainfall", "humidity"], "target_names": ["apples", "oranges"]}
+ROW = {"instances": [[75, 63, 44]]}
+TRAFFIC = "/models/crop-yield/traffic"
+WHOLE = {"model": "crop-yield", "set_at": None, "answered": {}, "shadow": None}
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """Version 2 predicts 10 more apples than version 3, which is current, and lets nobody train meanwhile."""
+    running = Service(tmp_path_factory.mktemp("traffic"), workers=2).start()
+    targets = [[apples + 10, oranges] for apples, oranges in TARGETS]
+    assert running.train(instances=INPUTS, targets=targets, **NAMES)["version"] == 2
+    assert running.train(**NOTEBOOK, **NAMES)["version"] == 3
+    yield running
+    running.stop()
+
+
+@pytest.fixture
+def service(own: Service) -> Iterator[Service]:
+    """The service with version 3 current and no split."""
+    promote(own, 3)
+    assert own.client.delete(TRAFFIC).status_code == 204
+    yield own
+    own.client.delete(TRAFFIC)
+
+
+def promote(service: Service, version: int) -> None:
+    assert service.client.put("/models/crop-yield/current", json={"version": version}).status_code == 200
+
+
+def split(service: Service, body: object) -> dict[str, Any]:
+    answer = service.client.put(TRAFFIC, json=body)
+    assert answer.status_code == 200, answer.text
+    view: dict[str, Any] = answer.json()
+    return view
+
+
+def client_of(service: Service) -> httpx.Client:
+    """Return a client whose requests go to any worker."""
+    return httpx.Client(base_url=service.url, headers={"connection": "close"}, timeout=60)
+
+
+def served(client: httpx.Client, path: str = "/predict", **headers: str) -> int:
+    answer = client.post(path, json=ROW, headers=headers)
+    assert answer.status_code == 200, answer.text
+    assert answer.headers["linserve-version"] == str(answer.json()["version"])
+    return int(answer.headers["linserve-version"])
+
+
+def test_each_version_answers_its_share_of_the_clients_and_a_client_keeps_its_version(service: Service) -> None:
+    view = split(service, {"3": 70, "2": 30})
+    assert (view["current"], view["shares"]) == (3, {"2": 30, "3": 70})
+    keys = [f"client-{number}" for number in range(400)]
+    first = {key: served(service.client, **{"Linserve-Sticky": key}) for key in keys}
+    counts = Counter(first.values())
+    assert abs(counts[2] - 120) < 4 * math.sqrt(400 * 0.3 * 0.7)
+    assert set(counts) == {2, 3}
+    with client_of(service) as client:  # both workers, and both paths
+        for key in keys[:12]:
+            path = "/models/crop-yield/predict"
+            assert served(client, path, **{"linserve-sticky": key}) == first[key]
+        assert len({served(client) for _ in range(6)}) == 1  # by the address
+        assert {served(client, f"/models/crop-yield/versions/{version}/predict") for version in (1, 2)} == {1, 2}
+    # Clients of version 2 stay there if its share grows.
+    split(service, {"3": 60, "2": 40})
+    kept = [key for key in keys[:60] if first[key] == 2]
+    assert {served(service.client, **{"Linserve-Sticky": key}) for key in kept} == {2}
+
+
+def test_every_worker_follows_a_change_on_its_next_request(service: Service) -> None:
+    with client_of(service) as client:
+        for _ in range(3):
+            split(service, {"2": 100})
+            assert [served(client) for _ in range(6)] == [2] * 6
+            assert service.client.delete(TRAFFIC).status_code == 204
+            assert [served(client) for _ in range(6)] == [3] * 6
+    assert service.client.get(TRAFFIC).json() == WHOLE | {"current": 3, "shares": {"3": 100}}
+
+
+@pytest.mark.parametrize("promoted", [1, 3])
+def test_a_promotion_ends_a_split_for_good(service: Service, promoted: int) -> None:
+    split(service, {"2": 100})
+    promote(service, promoted)
+    assert served(service.client) == promoted
+    promote(service, 3)  # the version on which the split was set
+    assert served(service.client) == 3
+    assert service.client.get(TRAFFIC).json() == WHOLE | {"current": 3, "shares": {"3": 100}}
+
+
+def test_a_training_ends_a_split_and_an_update_starts_from_the_current_version(tmp_path: Path) -> None:
+    running = Service(tmp_path).start()
+    try:
+        assert running.train(**NOTEBOOK, **NAMES)["version"] == 2
+        split(running, {"1": 100})
+        assert served(running.client) == 1
+        job = running.train(instances=INPUTS[:2], targets=TARGETS[:2], mode="update", promote="always", **NAMES)
+        assert job["version"] == 3
+        assert running.client.get("/models/crop-yield/versions/3").json()["parent"] == 2
+        assert served(running.client) == 3
+        assert running.client.get(TRAFFIC).json()["shares"] == {"3": 100}
+    finally:
+        running.stop()
+
+
+def test_a_split_and_its_counts_survive_a_restart(tmp_path: Path) -> None:
+    running = Service(tmp_path).start()
+    running.train(**NOTEBOOK, **NAMES)
+    split(running, {"1": 100})
+    for _ in range(2):
+        served(running.client)
+    three = {"instances": INPUTS[:3]}
+    assert running.client.post("/predict", json=three).json()["version"] == 1
+    before = running.client.get(TRAFFIC).json()
+    assert before["answered"] == {"1": {"requests": 3, "rows": 5}}
+    running.stop()
+    running.start()
+    try:
+        assert running.client.get(TRAFFIC).json() == before
+        assert served(running.client) == 1
+        assert running.client.get(TRAFFIC).json()["answered"] == {"1": {"requests": 4, "rows": 6}}
+    finally:
+        running.stop()
+
+
+def test_the_differences_of_a_shadow_are_summarised_and_its_predictions_are_never_returned(tmp_path: Path) -> None:
+    running = Service(tmp_path).start()
+    try:
+        client = running.client
+        targets = [[apples + 10, oranges] for apples, oranges in TARGETS]
+        running.train(**NOTEBOOK, **NAMES)
+        running.train(instances=INPUTS, targets=targets, promote="never", **NAMES)
+        plain = client.post("/predict", json={"instances": INPUTS})
+        assert split(running, {"shadow": 3})["shares"] == {"2": 100}
+        shadowed = client.post("/predict", json={"instances": INPUTS})
+        assert shadowed.content == plain.content
+        assert shadowed.headers["linserve-version"] == "2"
+        csv = "humidity,temp,rainfall\n44,75,63\n44,,63\n"
+        table = client.post("/predict", content=csv, headers={"content-type": "text/csv"})
+        assert table.headers["linserve-version"] == "2"
+        objects = [{"temp": 75, "rainfall": 63, "humidity": 44}]
+        client.post("/predict", json={"instances": objects}, headers={"accept": "text/csv"})
+        wait_for(lambda: client.get(TRAFFIC).json()["shadow"]["compared_rows"] == 17)
+        view = client.get(TRAFFIC).json()
+        assert view["answered"] == {"2": {"requests": 3, "rows": 18}}
+        shadow = view["shadow"]
+        assert (shadow["version"], shadow["failed_rows"], shadow["skipped_rows"]) == (3, 1, 0)
+        apples, oranges = shadow["targets"]["apples"], shadow["targets"]["oranges"]
+        assert [apples["count"], oranges["count"]] == [17, 17]
+        assert [apples[name] for name in ("mean", "mean_absolute", "largest")] == pytest.approx([10, 10, 10])
+        assert [oranges[name] for name in ("mean", "mean_absolute", "largest")] == pytest.approx([0, 0, 0], abs=1e-9)
+        # Its rows are not those that it served.
+        drift = client.get("/models/crop-yield/drift").json()
+        assert (drift["version"], drift["predicted_rows"]) == (2, 17)
+    finally:
+        running.stop()
+
+
+def test_a_shadow_that_cannot_predict_changes_no_answer(service: Service) -> None:
+    other = {"feature_names": ["temp", "rainfall", "wind"], "target_names": ["apples", "oranges"]}
+    service.train(**NOTEBOOK, **other, promote="never", model="crop-yield")
+    newest = service.client.get("/models/crop-yield").json()["versions"][-1]
+    split(service, {"shadow": newest})
+    assert served(service.client) == 3
+    wait_for(lambda: (service.client.get(TRAFFIC).json()["shadow"] or {})["failed_rows"] >= 1)
+    assert service.client.delete(TRAFFIC).status_code == 204
+    assert service.client.delete(f"/models/crop-yield/versions/{newest}").status_code == 204
+
+
+def test_a_version_of_a_split_is_deleted_only_after_the_split(service: Service) -> None:
+    for body in ({"1": 1, "3": 99}, {"shadow": 1}):
+        split(service, body)
+        refused = service.client.delete("/models/crop-yield/versions/1")
+        assert (refused.status_code, refused.json()["detail"]) == (
+            409,
+            "Version 1 takes part in the traffic split. Change or delete the split first.",
+        )
+    promote(service, 2)  # which ends the split
+    service.train(**NOTEBOOK, **NAMES, promote="never", model="crop-yield")
+    newest = service.client.get("/models/crop-yield").json()["versions"][-1]
+    assert service.client.delete(f"/models/crop-yield/versions/{newest}").status_code == 204
+
+
+def test_a_split_answers_only_from_the_least_version_that_a_client_accepts(service: Service) -> None:
+    split(service, {"2": 50, "3": 50})
+    keys = [f"client-{number}" for number in range(20)]
+    assert {served(service.client, **{"linserve-sticky": key}) for key in keys} == {2, 3}
+    accepted = {served(service.client, **{"linserve-sticky": key, "linserve-min-version": "3"}) for key in keys}
+    assert accepted == {3}
+    refused = service.client.post("/predict", json=ROW, headers={"linserve-min-version": "9"})
+    assert refused.status_code == 503
+    split(service, {"2": 100})
+    assert served(service.client, **{"linserve-min-version": "3"}) == 3
+
+
+@pytest.mark.parametrize(
+    ("model", "body", "status", "text"),
+    [
+        ("crop-yield", {"2": 50, "3": 40}, 422, "The percentages sum to 90. Expected 100."),
+        ("crop-yield", {"2": 150, "3": -50}, 422, "3"),
+        ("crop-yield", {"2": 50.5, "3": 49.5}, 422, "2"),
+        ("crop-yield", {"2": "100"}, 422, "2"),
+        ("crop-yield", {"02": 100}, 422, "numbers of versions"),
+        ("crop-yield", {"<script>": 100}, 422, "numbers of versions"),
+        ("crop-yield", {"x" * 300: 100}, 422, "numbers of versions"),
+        ("crop-yield", {}, 422, "Expected percentages by version"),
+        ("crop-yield", [], 422, ""),
+        ("crop-yield", {"shadow": 0}, 422, "shadow"),
+        ("crop-yield", {"shadow": 3}, 422, "cannot be their shadow"),
+        ("crop-yield", {"2": 100, "shadow": 2}, 422, "cannot be their shadow"),
+        ("crop-yield", {str(number): 0 for number in range(1, 30)} | {"30": 100}, 422, "at most 20"),
+        ("crop-yield", {"99": 100}, 404, "has no version 99"),
+        ("crop-yield", {"shadow": 99}, 404, "has no version 99"),
+        ("none", {"1": 100}, 404, 'There is no model "none"'),
+        ("..%3Cscript%3E", {"1": 100}, 404, "There is no model"),
+    ],
+)
+def test_a_split_at_fault_is_refused(service: Service, model: str, body: object, status: int, text: str) -> None:
+    answer = service.client.put(
+        f"/models/{model}/traffic", content=json.dumps(body), headers={"content-type": "application/json"}
+    )
+    assert answer.status_code == status, answer.text
+    assert text in answer.text
+    assert "<script>" not in answer.text
+    assert service.client.get(TRAFFIC).json()["shares"] == {"3": 100}
+
+
+def test_versions_divide_the_buckets_in_the_order_of_their_numbers() -> None:
+    shared = Split.new(3, {4: 30, 2: 70}, None)
+    assert [shared.version_of(bucket) for bucket in range(BUCKETS)] == [2] * 70 + [4] * 30
+    assert {shared.version_of(bucket, least=3) for bucket in range(BUCKETS)} == {4}
+    assert shared.version_of(0, least=5) is None
+    three = Split.new(3, {1: 50, 2: 30, 4: 10, 5: 10}, None)
+    rest = Counter(three.version_of(bucket, least=2) for bucket in range(BUCKETS))
+    assert [rest[number] for number in (2, 4, 5)] == [60, 20, 20]
+
+
+def test_the_bucket_of_a_client_is_the_documented_one() -> None:
+    assert [bucket_of("crop-yield", key) for key in ("user-8", "field-17", "127.0.0.1")] == [96, 67, 72]
+
+
+def test_two_processes_set_splits_at_once_and_none_is_lost(tmp_path: Path) -> None:
+    class Racing(FolderStore):
+        raced = False
+
+        def put_if_match(self, key: str, content: bytes, etag: str) -> str:
+            if not self.raced:
+                self.raced = True
+                Splits(FolderStore(tmp_path)).set("other", Split.new(1, {1: 100}, None))
+            return super().put_if_match(key, content, etag)
+
+    splits, reader = Splits(Racing(tmp_path)), Splits(FolderStore(tmp_path))
+    assert reader.get_cached("crop") is None
+    first, second = (Split.new(1, {1: 100}, shadow) for shadow in (None, 2))
+    splits.set("crop", first)
+    assert reader.get_cached("crop") == first
+    splits.set("crop", second)
+    assert reader.get_cached("crop") == second
+    assert reader.get_cached("other") is not None
+    splits.remove("crop")
+    assert reader.get_cached("crop") is None
+
+
+def test_damaged_splits_count_as_none_and_an_unreadable_store_leaves_the_known_ones(tmp_path: Path) -> None:
+    class Lost(FolderStore):
+        lost = False
+
+        def get_if_changed(self, key: str, etag: str) -> Blob | None:
+            if self.lost:
+                raise StoreUnavailable("The store does not answer.")
+            return super().get_if_changed(key, etag)
+
+    store = Lost(tmp_path)
+    splits = Splits(store)
+    splits.set("crop", Split.new(1, {1: 100}, None))
+    store.lost = True
+    (tmp_path / KEY).write_bytes(b"[")
+    assert splits.get_cached("crop") is not None
+    with pytest.raises(StoreUnavailable):
+        splits.remove("crop")
+    store.lost = False
+    assert Splits(store).get_cached("crop") is None
+    Splits(store).set("crop", Split.new(2, {2: 100}, None))
+    assert Splits(store).get("crop") is not None
+
+
+def test_a_write_that_always_finds_another_one_gives_up(tmp_path: Path) -> None:
+    class Contended(FolderStore):
+        def put_if_absent(self, key: str, content: bytes) -> str:
+            raise BlobChanged(key, content)
+
+    with pytest.raises(Conflict, match="Try again"):
+        Splits(Contended(tmp_path)).set("crop", Split.new(1, {1: 100}, None))
+
+
+def test_a_replica_sees_the_split_of_another_one_in_a_bucket_within_a_second() -> None:
+    store = MemoryStore()
+    reader, split = Splits(store), Split.new(1, {1: 100}, None)
+    with pytest.raises(LookupError):
+        reader.get_cached("crop")
+    assert reader.get("crop") is None
+    reader.start()
+    try:
+        wait_for(lambda: not fails(lambda: reader.get_cached("crop")))
+        Splits(store).set("crop", split)
+        set_at = time.monotonic()
+        wait_for(lambda: reader.get_cached("crop") == split)
+        assert time.monotonic() - set_at < 1 + PATIENCE
+    finally:
+        reader.stop()
+
+
+def fails(call: Callable[[], object]) -> bool:
+    try:
+        call()
+    except LookupError:
+        return True
+    return False
+
+
+def test_the_fast_path_answers_unless_a_split_applies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LINSERVE_MODELS_DIR", str(copy_models(tmp_path)))
+    monkeypatch.setenv("LINSERVE_STATE_DIR", str(tmp_path / "state"))
+    monkeypatch.setenv("LINSERVE_TRAINER_MODE", "external")
+    app = create_app()
+
+    async def answers(path: PredictFastPath) -> bool:
+        await asyncio.sleep(0)  # The current version is looked up once per iteration of the event loop.
+        return path.answer(json.dumps(ROW).encode(), b"1", time.perf_counter(), []) is not None
+
+    async def check() -> None:
+        async with app.router.lifespan_context(app) as state:
+            assert state is not None
+            path, splits = state["fast_path"], state["services"].splits
+            assert await answers(path)
+            splits.set("other", Split.new(1, {1: 100}, None))
+            assert await answers(path)
+            splits.set("crop-yield", Split.new(1, {1: 100}, None))
+            assert not await answers(path)
+            splits.set("crop-yield", Split.new(7, {1: 100}, None))  # a promotion has ended it
+            assert await answers(path)
+            splits.remove("crop-yield")
+            assert await answers(path)
+
+    asyncio.run(check())
