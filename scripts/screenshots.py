@@ -146,7 +146,7 @@ class Pages:
         for name, value in {"area": "172", "rooms": "5", "floor": "2", "built": "1931"}.items():
             page.get_by_label(name, exact=True).fill(value)
         page.get_by_role("button", name="Predict").click()
-        page.get_by_text("How the prediction comes about").click()
+        page.get_by_text("Contributions to the prediction", exact=True).click()
 
     def _evaluated(self, page: Page) -> None:
         page.goto(f"{self.url}/models/flats/compare?versions=1,2")

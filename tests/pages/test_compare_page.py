@@ -136,7 +136,7 @@ def test_a_form_without_the_token_is_refused_and_one_version_alone_has_no_compar
     assert shops.client.post(PATH, files=form, headers=HTML).status_code == 403
     alone = shops.client.get("/models/crop-yield/compare", headers=HTML)
     assert alone.status_code == 200
-    assert "There is one version" in alone.text
+    assert "There is only one version" in alone.text
     assert shops.client.get("/models/nothing/compare", headers=HTML).status_code == 404
 
 

@@ -133,7 +133,7 @@ def test_a_person_trains_looks_predicts_compares_and_rolls_back(
         answer = page.get_by_role("region", name="Prediction of version 1")
         expect(answer).to_contain_text("95 % interval: ")
         expect(answer.get_by_role("alert")).to_have_count(0)
-        answer.get_by_text("How the prediction comes about").first.click()
+        answer.get_by_text("Contributions to the prediction", exact=True).first.click()
         expect(answer.get_by_role("img").first).to_be_visible()
         person.predict(temp="500")
         expect(answer.get_by_role("alert")).to_contain_text("temp = 500, in training 68 to 103")
@@ -154,7 +154,7 @@ def test_a_person_trains_looks_predicts_compares_and_rolls_back(
         person.open("/models/yields")
         page.get_by_text("Roll back to version 1…").click()
         page.get_by_role("button", name="Roll back to version 1").click()
-        expect(page.get_by_text("Version 1 is current now; before, it was version 2.")).to_be_visible()
+        expect(page.get_by_text("Version 1 is current now. Before, version 2 was current.")).to_be_visible()
         expect_version(person, "yields", 1)
         if key:
             page.get_by_role("button", name="Sign out").click()

@@ -189,7 +189,7 @@ def test_without_keys_other_machines_see_no_buttons(site: Service, host: str) ->
             page = client.get("/")
             assert page.status_code == 200
             assert 'href="/train"' not in page.text
-            assert "This page can only be looked at" in page.text
+            assert "You cannot train, cancel or promote here" in page.text
             form: dict[str, Any] = {"data": {"csrf": "0" * 64}}
             assert client.post("/logout", **form).status_code == 403
 

@@ -127,7 +127,7 @@ def test_the_form_works_without_scripts(
     page.goto(f"{site.url}/train")
     page.set_input_files("#file", table)
     page.get_by_role("button", name="Preview the file").click()
-    expect(page.get_by_text("The browser does not keep the file")).to_be_visible()
+    expect(page.get_by_text("The browser has forgotten the file")).to_be_visible()
     assert_fits(page)
     page.get_by_label("Kind of floor").select_option(label="category")
     page.get_by_label("Model", exact=True).fill("without-scripts")
