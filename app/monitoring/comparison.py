@@ -26,7 +26,9 @@ TOO_FEW = (
     "the difference that counts as drift."
 )
 TOO_WIDE = f"The model has more than {MAX_PAIRED_COLUMNS} columns, so only means and variances of them are kept."
-NO_PAIRS = "There were too many summaries to keep the cross products of these rows."
+NO_PAIRS = (
+    "The summaries of the served rows reached their memory limit, so the cross products of these rows were removed."
+)
 NOT_NUMBERS = "No column is a number that varied in training."
 NOT_VARYING = "The served rows do not vary in every direction in which the training rows vary."
 NOT_CHECKED = "No row was checked for extrapolation."

@@ -49,7 +49,7 @@ def check_csrf(request: Request, token: str | None) -> None:
     secret = _secret_of(request)
     expected = "" if secret is None else _token(request, secret)
     if not expected or not hmac.compare_digest(expected.encode(), (token or "").encode()):
-        raise Forbidden("The form is out of date, or cookies are off. Reload the page and send the form again.")
+        raise Forbidden("The form has expired, or the browser blocks cookies. Reload the page and send the form again.")
 
 
 def _secret_of(request: Request) -> str | None:

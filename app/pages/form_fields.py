@@ -183,7 +183,7 @@ def _field(index: int, column: Column, known: _Training, room: int) -> FormField
         hint = "" if ends is None else f"{iso_date(ends[0])} to {iso_date(ends[1])} in training"
         return FormField(index, column.name, "date", "", hint=hint)
     if ends is None:
-        return FormField(index, column.name, "number", "", hint="Range in training not known")
+        return FormField(index, column.name, "number", "", hint="The range in training is not known")
     between = f"{number(ends[0])} to {number(ends[1])}"
     return FormField(index, column.name, "number", "", placeholder=between, hint=f"{between} in training")
 
@@ -211,7 +211,7 @@ def _read(text: str, column: Column, field: FormField) -> tuple[Any, str | None]
     if field.control == "select":
         values = dict(field.options)
         if text not in values:
-            return None, "Choose one of the list."
+            return None, "Choose a value from the list."
         return (text == "true") if column.kind == "boolean" else values[text], None
     return _read_number(text, column) if column.kind == "number" else (text, None)
 

@@ -15,7 +15,7 @@ from app.web.state import get_services
 
 router = APIRouter(route_class=PageRoute, include_in_schema=False)
 
-WRONG_KEY = "No API key is like this one. Keys are made by the operator of this service."
+WRONG_KEY = "This is not a valid API key. Ask the operator of this service for a key."
 OLD_KEY = "The API key of this browser is no longer valid. Sign in with another one."
 
 

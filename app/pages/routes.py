@@ -38,13 +38,13 @@ PAGES: tuple[APIRouter, ...] = (
     login_page.router,
 )
 
-# Paths of pages that are no resources of the API.
+# Paths that have a page, but no resource of the API.
 PAGES_ONLY = ("/learn", "/login", "/models/{model}/compare")
 _ENDINGS = tuple(path.rpartition("/")[2] for path in PAGES_ONLY)
 
 
 class PagesRouter(APIRouter):
-    """The routes of all pages. A request to the API is compared with none of them, which would take long."""
+    """The routes of all pages. Requests to the API skip them, because comparing a path with every route is slow."""
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
         if scope["type"] == "http" and not wants_page(scope) and not scope["path"].endswith(_ENDINGS):

@@ -92,7 +92,7 @@ async def _open_form(request: Request, meaning: Callable[[Form], Form] = options
     check_csrf(request, value_of(received.fields, CSRF))
     received.meaning = meaning
     if not received.file_name and not received.head:
-        raise InvalidInput("No file was chosen. Choose one.")
+        raise InvalidInput("No file was chosen. Choose a file with a table.")
     if refused is not None:
         raise refused
     return BY_MEDIA_TYPE.get(media_type)

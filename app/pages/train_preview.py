@@ -23,8 +23,8 @@ from app.web.state import get_memory
 MAX_SHOWN_FAULTS = 10  # Rows with a fault that are shown after the first rows.
 KINDS: tuple[Kind, ...] = ("number", "boolean", "date", "category")
 REASONS = {
-    "identifier": "Seems to identify the rows, because all or many values differ. Choose a kind to use it.",
-    "index": "Numbers the rows. Choose a kind to use it.",
+    "identifier": "Most values are different, so the column seems to identify rows. Choose a kind to use it.",
+    "index": "The column numbers the rows. Choose a kind to use it.",
     "drop": "As you chose.",
 }
 

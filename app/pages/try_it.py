@@ -41,7 +41,7 @@ MAX_NAMED = 20  # Columns that are named in a warning.
 MAX_FIRST_LINES = 4_000  # Characters of the curl line on a page without an answer.
 MAX_LINES = 25_000  # Characters of the curl line with an answer.
 
-NO_SPAN = "The row is outside the space that the training rows span, so it has no interval."
+NO_SPAN = "The row differs from the training rows in a direction in which they do not vary, so it has no interval."
 TOO_WIDE = (
     f"The page gives no interval for models of more than {MAX_DECOMPOSED_COLUMNS} columns, because the first one takes "
     "seconds. Add `interval` to a request to the API."
@@ -177,7 +177,7 @@ def _filled(request: Request, shown: ShownVersion) -> tuple[FilledForm, str | No
     if made_for != str(card.version):
         made = services.registry.card(card.model, int(made_for)) if made_for.isdecimal() else None
         if made is None or made.schema_of_rows.features != shown.version.table.features:
-            notice = f"Version {card.version} is current now, and its columns differ. This is its form."
+            notice = f"Version {card.version} is current now, and its columns are different. Fill in its form instead."
             return example_form(shown.original), notice
     return sent_form(shown.original, form), None
 

@@ -27,12 +27,12 @@ _ABSENT = (
     "statistic, the Breusch-Pagan test and partial residuals need all rows, so they are absent."
 )
 WITHOUT_OLD_ROWS = {
-    "update": f"An update does not see the rows of the versions that it builds on. {_ABSENT}",
-    "forget": f"A forget does not see the rows that remain. {_ABSENT}",
+    "update": f"An update does not have the earlier rows of the model. {_ABSENT}",
+    "forget": f"A forget does not have the rows that remain. {_ABSENT}",
 }
-WITHOUT_ROWS = f"A merge sees statistics and no rows. {_ABSENT}"
-SWITCHED_OFF = "The request said diagnostics=false."
-NO_MEMORY = "The second look at the rows needs more memory than the trainer may have."
+WITHOUT_ROWS = f"A merge has statistics but no rows. {_ABSENT}"
+SWITCHED_OFF = "The request had `diagnostics=false`."
+NO_MEMORY = "The second look at the rows needs more memory than the trainer may use."
 NOT_READABLE = "The rows could not be read again after the fit."
 
 _log = logging.getLogger(__name__)
@@ -143,8 +143,8 @@ class SecondLook:
 
 def _too_long(rows: int, limit: int) -> str:
     return (
-        f"The rows are {rows}, and more than {limit} are looked at again only if the request says diagnostics=true, "
-        "because it takes about as long as reading them for the fit."
+        f"There are {rows} rows. More than {limit} are read again only if the request has `diagnostics=true`, "
+        "because that takes about as long as reading them for the fit."
     )
 
 

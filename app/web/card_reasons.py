@@ -34,7 +34,7 @@ BEYOND_SQUARES = "The squares of the residuals leave the range of 64-bit numbers
 NOT_ASKED = "Add include=covariance to the request."
 NOT_SOLVED = "Gradient descent has no hat matrix."
 NOT_RECORDED = "This number was not recorded when the version was trained."
-NOT_DIAGNOSED = "No second look at the rows was recorded when the version was trained."
+NOT_DIAGNOSED = "The version file has no record of diagnostics. An earlier release may have written it."
 LOST = "The forgotten rows held all the variation in some direction of the columns, so the ratio is infinite."
 NOTHING_TAKEN_OUT = "No rows were taken out of this version."
 UNBOUNDED = "So much was taken out that there is no bound."

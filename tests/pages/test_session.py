@@ -63,7 +63,7 @@ def test_a_wrong_key_is_named_so_in_the_form(client: httpx.Client) -> None:
     for wrong in ("guess", "", " ", "\u20ac" * 300):
         answer = sign_in(client, "viewer", key=wrong)
         assert answer.status_code == 401
-        assert "No API key is like this one." in answer.text
+        assert "This is not a valid API key." in answer.text
         assert 'aria-describedby="message"' in answer.text
         assert "set-cookie" not in answer.headers
     assert client.get("/").status_code == 303

@@ -140,7 +140,7 @@ def test_the_form_works_without_scripts(
     page.get_by_label("Earlier rows").select_option(label="stay, and these are added")
     page.set_input_files("#file", table)
     page.get_by_role("button", name="Train").click()
-    expect(page.get_by_text("does not see the other rows").first).to_be_visible()
+    expect(page.get_by_text("does not have all rows").first).to_be_visible()
     expect(page.get_by_label("Diagnostics for more than")).to_be_checked()
     page.get_by_label("Earlier rows").select_option(label="are replaced by these")
     page.set_input_files("#file", table)
@@ -176,7 +176,7 @@ def test_only_the_beginning_of_a_long_text_is_previewed_and_an_upload_can_be_can
     path = tmp_path / "long.csv"
     path.write_text("a,b,y\n" + '1,"two\nlines",3\n4,"x",6\n' * 100_000)
     open_train(page, site, path)
-    expect(page.locator("#preview")).to_contain_text("The file has 2.40 MB, and this preview is of the first 2.10 MB")
+    expect(page.locator("#preview")).to_contain_text("The file has 2.40 MB, and this preview covers the first 2.10 MB")
     sent: list[Route] = []
     page.route("**/train", lambda route: sent.append(route))  # noqa: PLW0108 - Playwright asks for its parameters
     page.get_by_role("button", name="Train").click()

@@ -89,7 +89,7 @@ def test_the_form_shows_what_is_known_from_training(client: httpx.Client) -> Non
     assert 40 < float(form.fields[form.labels[QUOTES]]) < 50
     assert 'type="date"' in answer
     assert "in training; may be empty" in answer
-    assert "Range in training not known" in client.get("/models/merged").text
+    assert "The range in training is not known" in client.get("/models/merged").text
     assert 'placeholder="68 to 103"' in client.get("/models/crop-yield").text
 
 

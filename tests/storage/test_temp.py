@@ -27,7 +27,7 @@ def test_a_file_is_counted_until_it_is_closed_or_nothing_refers_to_it(tmp_path: 
     first.write(b"a" * 500)
     second.write(np.ones(50).data)
     assert second.path.stat().st_size == 400
-    with pytest.raises(SpoolFull, match="others take it"):
+    with pytest.raises(SpoolFull, match="space for temporary files is too small"):
         storage.open(101)
     first.close()
     storage.open(600).close()
@@ -53,7 +53,7 @@ def test_files_of_other_workers_count_until_their_process_ends_however_it_ends(t
     ) as other:
         assert other.stdout
         other.stdout.readline()
-        with pytest.raises(SpoolFull, match="others take it"):
+        with pytest.raises(SpoolFull, match="space for temporary files is too small"):
             storage.open(101)
         storage.open(100).close()
         other.send_signal(signal.SIGKILL)

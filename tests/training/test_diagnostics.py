@@ -178,11 +178,11 @@ def test_long_files_are_looked_at_again_only_on_request_and_short_ones_unless_sw
     card = trainer.train(csv())
     assert card.diagnostics is None
     assert card.no_diagnostics is not None
-    assert "60, and more than 59 are looked at again only if the request says diagnostics=true" in card.no_diagnostics
+    assert "There are 60 rows. More than 59 are read again only if" in card.no_diagnostics
     long = found(trainer.train(csv(), "targets=y&diagnostics=true"))
     assert long["quantiles"]["relative_error"] == 2**-11
     off = trainer.train(csv(TABLE.slice(0, 59)), "targets=y&diagnostics=false")
-    assert (off.diagnostics, off.no_diagnostics) == (None, "The request said diagnostics=false.")
+    assert (off.diagnostics, off.no_diagnostics) == (None, "The request had `diagnostics=false`.")
     short = found(trainer.train(csv(TABLE.slice(0, 59))))
     assert short["quantiles"]["relative_error"] == 0
 
@@ -191,7 +191,10 @@ def test_updates_forgets_and_merges_say_what_is_absent_and_why(trainer: Trainer)
     whole = trainer.train(csv())
     update = trainer.train(csv(TABLE.slice(0, 30)), "mode=update")
     forget = trainer.train(csv(TABLE.slice(0, 30)), "mode=forget")
-    for card, start in ((update, "An update does not see the rows"), (forget, "A forget does not see the rows")):
+    for card, start in (
+        (update, "An update does not have the earlier rows"),
+        (forget, "A forget does not have the rows"),
+    ):
         assert card.diagnostics is None
         assert card.no_diagnostics is not None
         assert card.no_diagnostics.startswith(start)
@@ -213,7 +216,7 @@ class TooLittleMemory(contextlib.nullcontext[None]):
     """A context that is always out of memory."""
 
     def __enter__(self) -> None:
-        raise MemoryExceeded("The training needs more memory than the trainer may have.")
+        raise MemoryExceeded("The training needs more memory than the trainer may use.")
 
 
 def test_a_second_look_that_needs_too_much_memory_leaves_a_version_without_diagnostics(tmp_path: Path) -> None:
@@ -221,7 +224,7 @@ def test_a_second_look_that_needs_too_much_memory_leaves_a_version_without_diagn
     card = trainer.train(csv())
     assert (card.version, card.promoted, card.rows) == (1, True, 60)
     assert card.diagnostics is None
-    assert card.no_diagnostics == "The second look at the rows needs more memory than the trainer may have."
+    assert card.no_diagnostics == "The second look at the rows needs more memory than the trainer may use."
 
 
 def test_rows_that_changed_after_the_fit_leave_a_version_without_diagnostics(trainer: Trainer) -> None:

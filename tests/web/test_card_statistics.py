@@ -28,7 +28,7 @@ FIT = Exact()
 def test_the_card_of_an_ordinary_fit_has_every_statistic() -> None:
     card = card_of(version_of(model_of(X, Y), parent=1, precision_loss=1.0), include="covariance")
     assert card["unavailable"] == {
-        "diagnostics": "No second look at the rows was recorded when the version was trained.",
+        "diagnostics": "The version file has no record of diagnostics. An earlier release may have written it.",
         "validation": "The job did not ask for cross-validation.",
         "precision_bounds": "No rows were taken out of this version.",
     }

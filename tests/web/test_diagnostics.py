@@ -39,11 +39,11 @@ def test_a_card_has_diagnostics_by_default_and_a_reason_without(service: Service
     service.train(model="looked", mode="update", **{name: rows[:5] for name, rows in ROWS.items()})
     card = service.client.get("/models/looked").json()
     assert card["diagnostics"] is None
-    assert "An update does not see the rows" in card["unavailable"]["diagnostics"]
+    assert "An update does not have the earlier rows" in card["unavailable"]["diagnostics"]
 
     service.train(model="not-looked", diagnostics=False, **ROWS)
     reasons = service.client.get("/models/not-looked").json()["unavailable"]
-    assert reasons["diagnostics"] == "The request said diagnostics=false."
+    assert reasons["diagnostics"] == "The request had `diagnostics=false`."
 
 
 def test_a_part_that_is_withheld_has_its_reason_among_those_of_the_card(service: Service) -> None:
@@ -58,7 +58,7 @@ def test_a_part_that_is_withheld_has_its_reason_among_those_of_the_card(service:
 def test_a_version_of_before_says_that_nothing_was_recorded() -> None:
     card = card_of(version_of(model_of(X, Y)))
     assert card["diagnostics"] is None
-    assert "recorded" in card["unavailable"]["diagnostics"]
+    assert "no record of diagnostics" in card["unavailable"]["diagnostics"]
 
 
 @pytest.mark.parametrize(("text", "value"), [("true", True), ("false", False)])

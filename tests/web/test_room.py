@@ -104,7 +104,7 @@ def test_rows_and_answers_of_predictions_have_room_of_their_own(small: Service) 
     wait_for(lambda: stored(small) == len(body))
     refused = small.client.post("/predict", content=body, headers=HEADERS)
     assert refused.status_code == 507
-    assert "others take it" in refused.json()["detail"]
+    assert "space for temporary files is too small" in refused.json()["detail"]
     trained = small.client.post("/train", params=TARGETS, content=CSV, headers=HEADERS)
     assert trained.status_code == 202
     first.close()

@@ -27,7 +27,7 @@ ATTEMPTS = 3  # To record predictions below the limit while other workers record
 # long for the same failure, in one of the few threads that others need.
 SLOW_SECONDS = 1.0
 PAUSE_SECONDS = 10.0
-PAUSED = "The database of recorded predictions does not answer. It is tried again in some seconds."
+PAUSED = "The database of recorded predictions does not answer. The service tries again in a few seconds."
 LOG_SECONDS = 10  # Least time between two records about the database in the log.
 UNREACHABLE = "The database of recorded predictions does not answer. Try again later."
 _SQLITE = "sqlite:///"

@@ -160,7 +160,7 @@ async function showEnd(attempt = 0) {
       warn(`The job has ended. ${SIGNED_OUT}`);
       return;
     }
-    warn("The job has ended. The service does not answer now; its result is shown when it does.");
+    warn("The job has ended. The service does not answer now. The page will show the result when it answers again.");
     setTimeout(() => showEnd(attempt + 1), RETRY[Math.min(attempt, RETRY.length - 1)]);
   }
 }
@@ -184,7 +184,7 @@ function follow() {
     if (ended) {
       return;
     }
-    warn("Connection lost, trying again. The job goes on without this page.");
+    warn("The connection was lost. Trying again. The job continues.");
     if (source?.readyState === EventSource.CLOSED) {
       // The browser connects again by itself, unless there was an answer other than a stream.
       disconnect();

@@ -242,7 +242,7 @@ function noteCurrent(place, current) {
   const link = document.createElement("a");
   link.href = place.dataset.page;
   link.textContent = "Show the model as it is now";
-  note.append(current === null ? "No version is current any more. " : `Version ${current} is current now. `, link);
+  note.append(current === null ? "No version is current now. " : `Version ${current} is current now. `, link);
   place.replaceChildren(note);
 }
 

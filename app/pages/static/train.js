@@ -86,7 +86,7 @@ form.addEventListener("change", (event) => {
     if (isText(file) || file.size <= WHOLE_BYTES) {
       makePreview();
     } else {
-      say(`A preview of this file needs all ${size(file.size)} of it. Preview it with the button, or train at once.`);
+      say(`The preview has to upload all ${size(file.size)}. Preview the file with the button, or train without a preview.`);
     }
   } else if (READING.has(event.target.name) && input.files.length && previewed) {
     clearTimeout(timer);
@@ -137,7 +137,7 @@ async function makePreview() {
     let part = file;
     if (isText(file) && file.size > PREVIEW_BYTES) {
       part = await beginning(file);
-      fields.append("preview_of", `${size(file.size)}, and this preview is of the first ${size(part.size)}`);
+      fields.append("preview_of", `${size(file.size)}, and this preview covers the first ${size(part.size)}`);
     }
     fields.append("file", part);
     const response = await fetch(show.formAction, {
@@ -161,7 +161,7 @@ async function makePreview() {
     if (mine.signal.aborted) {
       return;
     }
-    fail("The preview failed: the service could not be reached, or the file was changed meanwhile. Choose it again.");
+    fail("The preview failed, because the service does not answer or the file has changed. Choose the file again.");
   }
   if (pending === mine) {
     pending = null;

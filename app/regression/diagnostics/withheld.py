@@ -14,7 +14,7 @@ from app.regression.least_squares import ESSENTIALLY_PERFECT, is_essentially_per
 from app.regression.linear_model import LinearModel
 
 PERFECT = "The residuals of this target are zero or rounding errors."
-PENALISED = "Classical theory, which gives a row's weight in its own fitted value, does not cover a penalty."
+PENALISED = "The fit has a penalty, for which the classical formulas do not hold."
 COLLINEAR = "The columns are so nearly collinear that the leverage of a row is not known to six digits."
 COLLINEAR_DEVIATIONS = "The deviations of the columns from their means are too nearly collinear."
 NO_COEFFICIENT = "The rows determine no coefficient."
@@ -23,11 +23,11 @@ INACCURATE_LEVERAGE = "The rounding errors of the leverages change their sum by 
 ALONE = "Each row determines a coefficient alone, so no residual is left to standardise."
 NO_ORDER = "Frequency weights count repeated observations, which have no order."
 NO_NUMBERS = "No column of numbers has a coefficient that the rows determine."
-NO_VARIANCE = "The squared residuals do not vary, so there is nothing to explain."
+NO_VARIANCE = "The squared residuals do not vary, so there is no variance to explain."
 NOTHING_VARIES = "No column varies."
 NO_FREEDOM = "The rows leave no degrees of freedom to explain the squared residuals."
 UNCERTAIN_RANK = "Without their weights, the columns are too nearly collinear."
-WITHOUT_ERROR = "The columns explain the squared residuals without an error."
+WITHOUT_ERROR = "The columns explain the squared residuals exactly, so the F statistic is infinite."
 NOT_FINITE = "A number of this part is too large for a 64-bit float."
 OTHER_ROWS = "The rows that were read again are not those of the fit."
 

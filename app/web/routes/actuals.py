@@ -1,4 +1,4 @@
-"""/models/{model}/actuals: outcomes in, and the errors of the predictions that were made."""
+"""/models/{model}/actuals: receive outcomes, and read the errors of the recorded predictions."""
 
 from dataclasses import asdict
 
@@ -33,10 +33,10 @@ LONGEST = 3650 * DAY  # Longest window, in seconds: as LINSERVE_ACTUALS_DAYS.
     name="sendActuals",
     summary="Send outcomes of recorded predictions",
     description=(
-        "Outcomes are matched to predictions that were sent with a `prediction_id`. The error that counts is that of "
-        f"the prediction made at the time. Rows come as JSON, or as a table: {LABELS}, with a column `prediction_id` "
+        "Outcomes are matched to predictions that were sent with a `prediction_id`. The errors are those of the "
+        f"predictions that were returned at the time. Rows come as JSON, or as a table: {LABELS}, with a column `prediction_id` "
         "and columns of targets; features are ignored. A request may be repeated, because the same outcome is counted "
-        "once. Nothing is stored if a row is at fault."
+        "once. If a row is invalid, nothing is stored."
     ),
     response_model=ActualsResult,
     openapi_extra={
@@ -55,7 +55,7 @@ async def send_actuals(request: Request, model: ModelName) -> Response:
     name="getActuals",
     summary="Read the errors of predictions whose outcomes are known",
     description=(
-        "By version, for predictions made in the window. The window ends now and begins with an hour. It is at most "
+        "By version, for predictions made in the window. The window ends now and begins at a full hour. It is at most "
         "LINSERVE_ACTUALS_DAYS long."
     ),
     response_model=ActualsView,

@@ -67,7 +67,7 @@ async def set_alias(request: Request, model: ModelName, alias: AliasName) -> Res
     "/models/{model}/aliases/{alias}",
     name="deleteAlias",
     summary="Delete an alias",
-    description="The version stays. An alias that does not exist counts as deleted.",
+    description="The version is not deleted. Deleting an alias that does not exist succeeds.",
     status_code=204,
     responses=problem_responses(404, 409, 422, 503),
     dependencies=[require_scope(AccessScope.ADMIN)],

@@ -24,9 +24,9 @@ LONGEST = 7 * DAY
     summary="Compare served rows with training rows",
     description=(
         "Differences of means, a distance of covariances, and the stability of the levels of categories, with the "
-        "number of rows behind each. Rows of all workers are counted, those of other workers up to their last write, "
-        "10 s before, or up to 80 s if replicas share a bucket. The window begins at a full 5 minutes, above "
-        "2 hours at a full hour, and above a day at a full 6 hours (UTC)."
+        "number of rows behind each. Rows of all workers are counted. Those of other workers are at most 10 s late, or "
+        "80 s if replicas share a bucket. A window of up to 2 hours begins at a full 5 minutes, one of up to a day at "
+        "a full hour, and a longer one at 0, 6, 12 or 18 o'clock (UTC)."
     ),
     response_model=DriftView,
     responses=problem_responses(404, 422),

@@ -25,7 +25,7 @@ router = APIRouter(tags=["Evaluate"])
 
 DESCRIPTION = (
     f"Rows with their targets come as JSON, or as a table: {LABELS}, plain or with a Content-Encoding of gzip or zstd. "
-    "They are read as those of `POST /predict`. Nothing is stored, unless `record=true` stores the metrics."
+    "They are read as those of `POST /predict`. No rows are stored. With `record=true`, the metrics are stored."
 )
 
 _ROUTE: dict[str, Any] = {

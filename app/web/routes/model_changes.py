@@ -33,7 +33,7 @@ POLL_SECONDS = 0.05
     description=(
         "Every worker serves it from its next request on. With If-Match and the ETag of `GET /models/{model}`, the "
         "version is promoted only if nothing was promoted, published or deleted since. A promotion ends a split of the "
-        "traffic, also that of the version that is current already."
+        "traffic, even if the version is current already."
     ),
     response_model=CurrentModelView,
     openapi_extra=bodies.openapi_request_body(Promotion, {"Roll back to version 1": {"version": 1}}),

@@ -30,7 +30,7 @@ _NUMBER = re.compile("[1-9][0-9]{0,11}")
 @router.get(
     "/models/{model}/traffic",
     name="getTraffic",
-    summary="Read which versions answer, and what they and the shadow have predicted",
+    summary="Read the split of a model's traffic, with its counts",
     description="Requests of other workers are counted within seconds, and those of other replicas within two minutes.",
     response_model=TrafficView,
     responses=problem_responses(404, 422, 503),
@@ -45,9 +45,9 @@ def get_traffic(request: Request, model: ModelName) -> Response:
     name="setTraffic",
     summary="Split the requests of a model between versions, or let a shadow predict too",
     description=(
-        "Applies to `POST /predict` and `POST /models/{model}/predict`. A client keeps its version: the one of the "
-        "header `Linserve-Sticky`, or without it, the one of the client's address. Each response names its version. A "
-        "promotion ends the split. An `update` always starts from the current version. Every worker on this machine "
+        "Applies to `POST /predict` and `POST /models/{model}/predict`. A client keeps its version. The header "
+        "`Linserve-Sticky` identifies the client; without it, the client's address does. Each response names its "
+        "version. A promotion ends the split. An `update` always starts from the current version. Every worker on this machine "
         "uses the split from its next request on, and replicas that share a bucket within a second. Versions of the "
         "split cannot be deleted."
     ),
@@ -68,7 +68,7 @@ async def set_traffic(request: Request, model: ModelName) -> Response:
     "/models/{model}/traffic",
     name="deleteTraffic",
     summary="End a split: the current version answers all requests",
-    description="A model without a split stays as it is.",
+    description="A model without a split is not changed.",
     status_code=204,
     responses=problem_responses(404, 409, 422, 503),
     dependencies=[require_scope(AccessScope.ADMIN)],

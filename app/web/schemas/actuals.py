@@ -62,18 +62,18 @@ class NamedIds(Schema):
 
 
 class ActualsResult(Schema):
-    """What became of the outcomes. Every row is in one of the counts; rows in `different` may be in another one too."""
+    """Numbers of rows by result. Each row is in one of the counts, and rows in `different` may be in another one too."""
 
     model: str
     rows: int
     matched: int
-    """Rows with a value that was not known before, and is counted now."""
+    """Rows with a value that was not known before. The errors include it now."""
     repeated: int
     """Rows whose values were all known already. They are not counted twice."""
     replaced: int
-    """With `replace`: other rows with a value in place of another one."""
+    """With `replace`: rows without a new value, in which a known value was replaced by another one."""
     different: NamedIds
-    """Rows with another value than the known one, which stays."""
+    """Rows with a value that differs from the known one. The known one stays."""
     unknown: NamedIds
     """Rows whose id is not that of a recorded prediction of this model."""
     without_values: int
@@ -95,7 +95,7 @@ class TargetErrorView(Schema):
     interval_rows: int
     """Rows whose predictions had an interval."""
     interval_coverage: float | None
-    """Share of these rows whose interval has the outcome."""
+    """Share of these rows whose interval contains the outcome."""
 
 
 class RollingErrorView(Schema):
@@ -104,9 +104,9 @@ class RollingErrorView(Schema):
     version: int
     recorded: int
     matched: int
-    """With an outcome of at least one target."""
+    """Predictions with an outcome of at least one target."""
     waiting: int
-    """Still recorded, without an outcome."""
+    """Predictions without an outcome that are still recorded."""
     targets: dict[str, TargetErrorView]
 
 
@@ -121,7 +121,7 @@ class ActualsUsage(Schema):
     matched: int
     waiting: int
     removed: int
-    """Removed before an outcome came, because they were too old or the space was needed."""
+    """Predictions that were removed before an outcome came, because they were too old or the space was needed."""
 
 
 class ActualsView(Schema):
@@ -129,7 +129,7 @@ class ActualsView(Schema):
 
     model: str
     window_seconds: float
-    """By the time of the prediction, rounded down to the beginning of an hour."""
+    """Length of the window of prediction times. Its beginning is rounded down to a full hour."""
     level: float
     """Level of the intervals."""
     versions: list[RollingErrorView]

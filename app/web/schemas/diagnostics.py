@@ -11,7 +11,7 @@ class LeverageView(Schema):
     counts: list[int]
     maximum: float
     threshold: float
-    """Three times the mean leverage. A row above it is far from the others."""
+    """Three times the mean leverage. The features of a row above it are far from those of the other rows."""
     ones: int
     """Rows whose leverage is 1 up to rounding: each determines a coefficient alone. They have no Cook's distance and no
     standardised residual."""
@@ -37,7 +37,8 @@ class QuantilesView(Schema):
     observed: list[float]
     """Standardised (internally studentised) residuals."""
     relative_error: float
-    """Largest relative error of `observed`: 0, or 1/2048 for files so long that residuals are not kept."""
+    """Largest relative error of `observed`: 0, or 1/2048 for files with more than 1,000,000 rows, whose residuals are
+    not kept."""
 
 
 class InfluentialRow(Schema):
@@ -46,9 +47,10 @@ class InfluentialRow(Schema):
     row: int
     """Number of the row in the file, as messages about faults count it; in JSON, the first row is 1."""
     file: str | None = None
-    """The file that has the row, if there are several."""
+    """The file that has the row, if there are several files."""
     distance: float
-    """Squared change of all fitted values without this row, in units of the rank times the residual variance."""
+    """Sum of the squared changes of all fitted values if this row is removed, divided by the rank times the residual
+    variance."""
     leverage: float
     studentized_residual: float | None
     """Externally studentised residual. Null if the other rows leave no error to scale it by."""

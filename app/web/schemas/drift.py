@@ -34,7 +34,7 @@ class CategoryDriftView(Schema):
     rows: int
     """Number of served rows behind these figures."""
     unseen: float
-    """Share of served rows with a level that training did not have. It is a cell of the index."""
+    """Share of served rows with a level that training did not have. `psi` includes it."""
     levels: dict[str, LevelSharesView] = Field(
         description=f"Shares by level: of the {MAX_LEVELS} levels that changed most, if there are more."
     )
@@ -44,9 +44,9 @@ class MissingValuesView(Schema):
     gaps: int
     unseen: int
     training_share: float
-    """Share of gaps in the rows of the training."""
+    """Share of missing values in the training rows."""
     served_share: float
-    """Share of gaps in the served rows."""
+    """Share of missing values in the served rows."""
 
 
 class DriftView(Schema):
@@ -106,7 +106,7 @@ class DriftView(Schema):
     """Numbers of missing values and of unknown levels, by feature, for which rows got no prediction."""
     verdict: Literal["stable", "drifted", "too few rows"] = Field(
         description=f"`too few rows`: fewer than {MIN_ROWS} rows were summarised, "
-        "and too few rows with gaps were served to see drift in their number."
+        "and the share of missing values shows no drift."
     )
     drifted: list[str]
     """Columns and categories that differ from training by more than chance explains, features with many more gaps than

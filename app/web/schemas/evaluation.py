@@ -64,7 +64,7 @@ class EvaluateParameters(TextOptions):
     level: float = Field(0.95, gt=0, lt=1)
     """Level of the prediction intervals whose coverage is measured."""
     weight: str | None = Field(None, min_length=1, max_length=MAX_NAME_LENGTH)
-    """Column of weights, at least 0, with which all averages are computed. A row of weight 0 is left out. If the
+    """Column of weights, at least 0, by which all averages are weighted. A row of weight 0 is left out. If the
     version was trained with precision weights, a row's interval is for an observation of its weight."""
     missing: Missing = "null"
     """`null`: rows in which a value is missing are left out and counted. `refuse`: the first one is an error."""
@@ -115,13 +115,13 @@ class MetricsView(Schema):
     interval_rows: int
     """Rows that have a prediction interval."""
     interval_coverage: float | None
-    """Share of those rows whose observation is in its interval, to compare with `level`."""
+    """Share of those rows whose observation is inside its interval. It should be near `level`."""
     mean_interval_width: float | None
 
 
 class DecileView(Schema):
     decile: int
-    """From 1, the lowest predictions, to 10."""
+    """From 1 (the lowest predictions) to 10."""
     rows: int
     mean_predicted: float | None
     mean_observed: float | None
@@ -183,7 +183,7 @@ class EvaluationView(Schema):
     weight: str | None
     versions: list[VersionEvaluationView]
     id: str | None = None
-    """Present if the evaluation was recorded."""
+    """Id of the recorded evaluation. Missing if it was not recorded."""
     created_at: str | None = None
     """Time of recording."""
 

@@ -8,7 +8,8 @@ from app.web.schemas.openapi_schema import Schema
 
 
 class TrafficTarget(Schema):
-    """Percentages of the clients by version, which sum to 100, and a shadow. Without percentages: 100 for the current.
+    """Percentages of the clients by version, which sum to 100, and a shadow version. Without percentages: 100 for the
+    current.
 
     A shadow is a version that predicts too. Its predictions are never returned.
     """
@@ -17,7 +18,7 @@ class TrafficTarget(Schema):
     __pydantic_extra__: dict[str, Annotated[int, Field(ge=0, le=100)]]
 
     shadow: int | None = Field(None, ge=1)
-    """Version that also predicts. The differences to the returned predictions are summarised."""
+    """Version that also predicts. Its differences from the returned predictions are summarised."""
 
 
 class AnsweredView(Schema):
@@ -39,9 +40,9 @@ class ShadowView(Schema):
     version: int
     compared_rows: int
     failed_rows: int
-    """Rows for which the shadow has no prediction: a value is missing, or not known to it."""
+    """Rows for which the shadow has no prediction, for example because a value is missing."""
     skipped_rows: int
-    """Rows for which the shadow was not asked, because there were too many."""
+    """Rows that the shadow did not predict for, because there were too many."""
     targets: dict[str, DifferencesView]
     """Differences by target, for the targets that both versions have. null if there are no rows yet."""
 
@@ -52,7 +53,7 @@ class TrafficView(Schema):
     shares: dict[str, int]
     """Percentages by version. Without a split: 100 for the current version."""
     set_at: str | None
-    """Time at which the split was set, from which on requests are counted. null without a split."""
+    """Time at which the split was set. Requests are counted from this time on. null without a split."""
     answered: dict[str, AnsweredView]
     """Requests and rows by version that answered them, over all workers. Without a split: none."""
     shadow: ShadowView | None

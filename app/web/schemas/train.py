@@ -68,7 +68,8 @@ class TrainingOptions(CellOptions):
     features. `infer`: take the columns and their kinds from the rows, even if the current version has others."""
     diagnostics: bool | None = None
     """Whether to look at the rows again after the fit, for the `diagnostics` of the card: residuals, leverages, Cook's
-    distances and tests. Default: for up to 1,000,000 rows. They need all rows of a model, so mode `replace`."""
+    distances and tests. Default: true for up to 1,000,000 rows. Diagnostics need all rows of a model, so `true`
+    requires mode `replace`."""
     solver: AnySolver = Field(DEFAULT_SOLVER, json_schema_extra=without_default)
     """How the coefficients are found. Default: exact, with the default options."""
     validation: ValidationOptions | None = None
@@ -88,7 +89,7 @@ class TrainingOptions(CellOptions):
         if self.schema_ is not None and self.mode != "replace":
             raise ValueError(f"`schema: infer` needs mode replace; mode {self.mode} keeps the columns")
         if self.diagnostics and self.mode != "replace":
-            raise ValueError(f"`diagnostics: true` needs mode replace; mode {self.mode} does not see the other rows")
+            raise ValueError(f"`diagnostics: true` needs mode replace, because mode {self.mode} does not have all rows")
         if self.decay != 1 and self.mode != "update":
             raise ValueError("Only mode update has a decay")
         if self.folds is not None:
