@@ -168,7 +168,7 @@ def expect_no_buttons_to_change(person: Person) -> None:
     for path in ("/", "/models/crop-yield"):
         person.open(path)
         for role in ("link", "button"):
-            expect(page.get_by_role(role, name=re.compile("^(Train|Promote|Roll back)"))).to_have_count(0)  # type: ignore[arg-type]
+            expect(page.get_by_role(role, name=re.compile("^(Train|Promote|Roll back)"))).to_have_count(0)
     expect(page.get_by_role("button", name="Predict")).to_be_visible()
     page.get_by_role("button", name="Sign out").click()
     expect(page.get_by_role("heading", name="Sign in")).to_be_visible()
