@@ -13,7 +13,7 @@ from starlette.responses import RedirectResponse, Response
 from app.errors import InvalidInput
 from app.pages.access import AccessScope, form_access, form_of
 from app.pages.charts.svg import number
-from app.pages.charts.waterfall import Contribution, largest, signed, waterfall
+from app.pages.charts.waterfall import Contribution, largest, signed, waterfall, without_noise
 from app.pages.code_lines import base_url, curl_line, python_lines
 from app.pages.form_fields import ROWS, FilledForm, example_form, iso_date, sent_form
 from app.pages.page_route import PageRoute, wants_fragment
@@ -196,8 +196,8 @@ def _answer(_request: Request, version: Version, query: PredictionQuery) -> Answ
             lower, upper = result.intervals[0, index].tolist()
         assert result.contributions is not None
         parts = _contributions(version, query, result.contributions[0, index].tolist())
-        steps = largest(parts, MAX_STEPS)
         prediction = float(result.predictions[0, index])
+        steps = largest(without_noise(parts, max(abs(baselines[index]), abs(prediction))), MAX_STEPS)
         plot = waterfall(baselines[index], steps, prediction, f"Contributions to the prediction of {target}")
         targets.append(TargetAnswer(target, prediction, lower, upper, reason, plot, baselines[index], steps))
     return Answer(version.card.version, targets, **_extrapolation(version, query, result))

@@ -85,8 +85,8 @@ def test_a_history_is_bounded_in_versions_models_and_bytes() -> None:
         history.add(KEY._replace(version=number), served(), NOW)
     for number in range(bounds.MAX_MODELS + 5):
         history.count(f"model-{number}", Requests(1), NOW)
-    assert [key.version for key in history.versions] == [*range(5, bounds.MAX_VERSIONS + 5)]
         history.count_splits({f"model-{number}": SplitCounts("1")})
+    assert [key.version for key in history.versions] == [*range(5, bounds.MAX_VERSIONS + 5)]
     assert len(history.requests) == len(history.splits) == bounds.MAX_MODELS
 
     wide = served(columns=100)
@@ -143,9 +143,9 @@ def test_foreign_and_damaged_bytes_are_refused(data: st.DataObject) -> None:
 
 def test_numbers_that_are_not_finite_and_columns_that_disagree_are_refused() -> None:
     for damaged in (
-        ServedRows(5, Moments(5, np.array([np.nan]), np.ones((1, 1)), np.zeros(1), np.ones(1))),
-        ServedRows(5, Moments(5, np.zeros(2), -np.eye(2), np.zeros(2), np.ones(2))),
-        ServedRows(5, Moments(5, np.zeros(2), np.eye(2), np.zeros(3), np.ones(2))),
+        ServedRows(5, Moments(5, np.array([np.nan]), np.ones((1, 1)), np.zeros(1), np.ones(1), 5.0, 5.0)),
+        ServedRows(5, Moments(5, np.zeros(2), -np.eye(2), np.zeros(2), np.ones(2), 5.0, 5.0)),
+        ServedRows(5, Moments(5, np.zeros(2), np.eye(2), np.zeros(3), np.ones(2), 5.0, 5.0)),
     ):
         history = History()
         history.add(KEY, damaged, NOW)
