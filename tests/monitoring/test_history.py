@@ -83,8 +83,8 @@ def test_a_history_is_bounded_in_versions_models_and_bytes() -> None:
         history.add(KEY._replace(version=number), served(), NOW)
     for number in range(bounds.MAX_MODELS + 5):
         history.count(f"model-{number}", Requests(1), NOW)
-    assert [key.version for key in history.versions] == [*range(5, bounds.MAX_VERSIONS + 5)]
         history.count_splits({f"model-{number}": SplitCounts("1")})
+    assert [key.version for key in history.versions] == [*range(5, bounds.MAX_VERSIONS + 5)]
     assert len(history.requests) == len(history.splits) == bounds.MAX_MODELS
 
     wide = served(columns=100)
