@@ -2,14 +2,14 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from math import isnan
+from math import isfinite, isnan
 from typing import Literal, TypeAlias
 
 import numpy as np
 
 from app.data.columns.schema import MISSING_LEVEL, Column
 from app.data.columns.terms import indicator_blocks
-from app.monitoring.served_rows import MAX_PAIRED_COLUMNS, ServedRows
+from app.monitoring.served_rows import MAX_PAIRED_COLUMNS, ServedRows, axes_of, indicators_of
 from app.registry.version_file import Version
 from app.regression import drift
 from app.regression.moments import Moments
@@ -39,6 +39,7 @@ class ColumnDrift:
     training_mean: float
     served_mean: float
     standardised_mean_difference: float | None
+    variance_ratio: float | None
     minimum: float
     maximum: float
     rows: int
@@ -60,10 +61,12 @@ class CategoryDrift:
 
 @dataclass(frozen=True)
 class MissingValues:
-    """Numbers of values of a feature for which their rows got no prediction."""
+    """Values of a feature for which their rows got no prediction: their numbers, and the share of gaps in all rows."""
 
     gaps: int
     unseen: int
+    training_share: float
+    served_share: float
 
 
 @dataclass(frozen=True)
@@ -95,6 +98,7 @@ class _Comparison:
         self._names = version.model.columns
         card = version.card
         self._blocks = () if card.table is None else tuple(indicator_blocks(card.terms, card.table))
+        self._indicators = indicators_of(version)
         self._unavailable: dict[str, str] = {}
         self._drifted: list[str] = []
 
@@ -118,6 +122,10 @@ class _Comparison:
         rows = served.summarised
         enough = rows >= drift.MIN_ROWS
         if not enough:
+            self._drifted.clear()
+        missing = dict(self._missing())
+        enough = enough or bool(self._drifted)
+        if not enough:
             self._unavailable["verdict"] = TOO_FEW
         verdict: Verdict = ("drifted" if self._drifted else "stable") if enough else "too few rows"
         return Drift(
@@ -130,12 +138,9 @@ class _Comparison:
             columns,
             categories,
             distance,
-            {
-                name: MissingValues(served.gaps[name], served.unseen[name])
-                for name in sorted({*served.gaps, *served.unseen})
-            },
+            missing,
             verdict,
-            tuple(self._drifted) if enough else (),
+            tuple(dict.fromkeys(self._drifted)),
             self._unavailable,
         )
 
@@ -144,26 +149,42 @@ class _Comparison:
         shift, scale = statistics.shift[:count], statistics.scale[:count]
         differences = drift.mean_differences(statistics, moments)
         moved = drift.constants_moved(statistics, moments)
-        limit = drift.mean_limit(moments.rows, statistics.effective_rows)
-        indicators = {place for _, block in self._blocks for place in range(block.start, block.stop)}
+        ratios = drift.variance_ratios(statistics, moments)
+        with np.errstate(over="ignore", invalid="ignore"):
+            is_far = np.abs(differences) > drift.mean_limits(statistics, moments)
+            if self._served.fourths is not None:
+                is_far |= drift.variances_moved(statistics, moments, self._served.fourths[:-1])
+        is_far[list(self._indicators)] = False  # compared by the shares of levels
         with np.errstate(over="ignore"):
             rows = np.column_stack(
                 [
                     statistics.mean[:count],
                     shift + scale * moments.mean,
                     differences,
+                    ratios,
                     shift + scale * moments.minimum,
                     shift + scale * moments.maximum,
                 ]
             ).tolist()
         columns = {}
-        for place, (name, (training, mean, difference, low, high)) in enumerate(zip(self._names, rows, strict=True)):
+        for place, (name, (training, mean, difference, ratio, low, high)) in enumerate(
+            zip(self._names, rows, strict=True)
+        ):
             known = not isnan(difference)
             if not known:
                 self._unavailable[f"columns.{name}.standardised_mean_difference"] = CONSTANT
-            if moved[place] or (known and abs(difference) > limit and place not in indicators):
+                self._unavailable[f"columns.{name}.variance_ratio"] = CONSTANT
+            if moved[place] or is_far[place]:
                 self._drifted.append(name)
-            columns[name] = ColumnDrift(training, mean, difference if known else None, low, high, moments.rows)
+            columns[name] = ColumnDrift(
+                training,
+                mean,
+                difference if known else None,
+                ratio if known and isfinite(ratio) else None,
+                low,
+                high,
+                moments.rows,
+            )
         return columns
 
     def _categories(self, moments: Moments) -> Iterator[tuple[str, CategoryDrift]]:
@@ -194,10 +215,24 @@ class _Comparison:
         labels += [MISSING_LEVEL] * (column.missing == "indicator")
         return CategoryDrift(psi, moments.rows, unseen_share, _most_changed(labels, training, served))
 
+    def _missing(self) -> Iterator[tuple[str, MissingValues]]:
+        """Yield the missing values by feature. Many more of them than gaps in training are drift."""
+        served, card = self._served, self._version.card
+        absent = served.gaps + served.unseen
+        # A row has at most one gap or unknown level of a feature, so at least this number of rows was sent.
+        rows = served.predicted + max(absent.values(), default=0)
+        training_rows = card.rows + card.dropped_rows
+        for name in sorted(absent):
+            training, found = card.gaps.get(name, 0) / training_rows, absent[name] / rows
+            yield name, MissingValues(served.gaps[name], served.unseen[name], training, served.gaps[name] / rows)
+            psi = drift.stability_index(np.array([training, 1 - training]), np.array([found, 1 - found]))
+            is_more = found > training and rows >= drift.MIN_ROWS
+            if is_more and psi > drift.stability_limit(2, rows, training_rows):
+                self._drifted.append(name)
+
     def _distance(self, moments: Moments) -> float | None:
         statistics = self._statistics
-        indicators = {place for _, block in self._blocks for place in range(block.start, block.stop)}
-        columns = np.array([place for place in range(len(self._names)) if place not in indicators], dtype=np.intp)
+        columns = [place for place in range(len(self._names)) if place not in self._indicators]
         reason = None
         if len(self._names) > MAX_PAIRED_COLUMNS:
             reason = TOO_WIDE
@@ -209,13 +244,15 @@ class _Comparison:
                 f"{moments.rows} were summarised."
             )
         if reason is None:
-            distance, directions = drift.covariance_distance(statistics, moments, columns)
-            if not directions:
+            axes = axes_of(self._version)
+            distance = drift.covariance_distance(axes, moments)
+            if not axes.directions:
                 reason = NOT_NUMBERS
             elif distance == float("inf"):
                 reason = NOT_VARYING
             else:
-                if distance > drift.covariance_limit(directions, moments.rows, statistics.effective_rows):
+                fourth = 0.0 if self._served.fourths is None else float(self._served.fourths[-1])
+                if distance > drift.covariance_limit(statistics, axes, moments, fourth):
                     self._drifted.append("covariance")
                 return distance
         self._unavailable["covariance_distance"] = reason

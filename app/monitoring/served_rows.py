@@ -4,8 +4,11 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import NDArray
 
+from app.data.columns.terms import indicator_blocks
 from app.registry.version_file import Version
+from app.regression.drift import Axes
 from app.regression.linear_model import LinearModel
 from app.regression.moments import Moments
 from app.regression.sufficient_statistics import Array
@@ -33,11 +36,13 @@ class ServedRows:
     flagged: int = 0  # those that were flagged
     gaps: Counter[str] = field(default_factory=Counter)  # values that were missing, by feature
     unseen: Counter[str] = field(default_factory=Counter)  # levels that training did not have, by feature
+    fourths: Array | None = None  # (q + 1,), see `Axes.fourth_powers`; None without moments
 
     @property
     def nbytes(self) -> int:
         """Approximate bytes in memory, and in a file."""
-        return 200 + 50 * (len(self.gaps) + len(self.unseen)) + (self.moments.nbytes if self.moments else 0)
+        arrays = (self.moments.nbytes if self.moments else 0) + (0 if self.fourths is None else self.fourths.nbytes)
+        return 200 + 50 * (len(self.gaps) + len(self.unseen)) + arrays
 
     @property
     def summarised(self) -> int:
@@ -46,8 +51,11 @@ class ServedRows:
     def merge(self, other: "ServedRows") -> "ServedRows":
         """Return the summary of both sets of rows together."""
         moments = self.moments or other.moments
+        fourths = other.fourths if self.fourths is None else self.fourths
         if self.moments and other.moments:
             moments = self.moments.merge(other.moments)
+        if self.fourths is not None and other.fourths is not None:
+            fourths = self.fourths + other.fourths
         return ServedRows(
             self.predicted + other.predicted,
             moments,
@@ -56,7 +64,23 @@ class ServedRows:
             self.flagged + other.flagged,
             self.gaps + other.gaps,
             self.unseen + other.unseen,
+            fourths,
         )
+
+
+def indicators_of(version: Version) -> set[int]:
+    """Return the places of the model's columns that are levels of a category."""
+    card = version.card
+    blocks = () if card.table is None else indicator_blocks(card.terms, card.table)
+    return {place for _, block in blocks for place in range(block.start, block.stop)}
+
+
+def axes_of(version: Version) -> Axes:
+    """Return the axes of the columns that are not levels. A model of many columns has no directions."""
+    count, indicators = len(version.model.columns), indicators_of(version)
+    compared = [place for place in range(count) if place not in indicators and count <= MAX_PAIRED_COLUMNS]
+    columns: NDArray[np.intp] = np.array(compared, dtype=np.intp)
+    return Axes.of(version.model.statistics, columns)
 
 
 class Summariser:
@@ -66,6 +90,7 @@ class Summariser:
         self._model: LinearModel = version.model
         count = len(self._model.columns)
         self._is_wide = count > MAX_PAIRED_COLUMNS
+        self._axes = axes_of(version)
         self._shift, self._scale = self._model.statistics.shift[:count], self._model.statistics.scale[:count]
         self._factors: list[Factors] = parse_terms(self._model.terms, self._model.features)
 
@@ -80,11 +105,13 @@ class Summariser:
         extreme = len(x) - int(usable.sum())
         if extreme:
             x, scaled = x[usable], scaled[usable]
-        moments = Moments.of(scaled, pairs=not self._is_wide) if len(scaled) else None
+        moments = fourths = None
+        if len(scaled):
+            moments, fourths = Moments.of(scaled, pairs=not self._is_wide), self._axes.fourth_powers(scaled)
         checked, flagged = (0, 0) if self._is_wide else self._extrapolating(x)
         if checked or not self._is_wide:
             checked, flagged = checked + extreme, flagged + extreme
-        return ServedRows(predicted, moments, extreme, checked, flagged)
+        return ServedRows(predicted, moments, extreme, checked, flagged, fourths=fourths)
 
     def _extrapolating(self, x: Array) -> tuple[int, int]:
         """Return the number of rows that were checked, and of those that are flagged as extrapolation."""

@@ -42,6 +42,7 @@ class _Served(msgspec.Struct, array_like=True):
     flagged: _Count
     gaps: dict[str, _Count]
     unseen: dict[str, _Count]
+    fourths: bytes | None
 
 
 class _Version(msgspec.Struct, array_like=True):
@@ -151,7 +152,15 @@ def _encode_served(bucket: Bucket, served: ServedRows) -> _Served:
         products = found.products[np.triu_indices(len(found.mean))] if found.has_pairs else found.products
         moments = _Moments(found.rows, *map(_to_bytes, (found.mean, products, found.minimum, found.maximum)))
     return _Served(
-        *bucket, served.predicted, moments, served.extreme, served.checked, served.flagged, served.gaps, served.unseen
+        *bucket,
+        served.predicted,
+        moments,
+        served.extreme,
+        served.checked,
+        served.flagged,
+        served.gaps,
+        served.unseen,
+        None if served.fourths is None else _to_bytes(served.fourths),
     )
 
 
@@ -168,6 +177,9 @@ def _decode_served(served: _Served) -> ServedRows:
         moments = Moments(found.rows, mean, _products_of(_to_array(found.products), len(mean)), minimum, maximum)
         if not len(mean) == len(minimum) == len(maximum) > 0 or (moments.squares < 0).any():
             raise ValueError("its columns do not agree")
+    fourths = None if served.fourths is None else _to_array(served.fourths)
+    if (0 if fourths is None else len(fourths)) != (len(moments.mean) + 1 if moments else 0):
+        raise ValueError("its fourth powers do not agree with its columns")
     return ServedRows(
         served.predicted,
         moments,
@@ -176,6 +188,7 @@ def _decode_served(served: _Served) -> ServedRows:
         served.flagged,
         Counter(served.gaps),
         Counter(served.unseen),
+        fourths,
     )
 
 

@@ -21,7 +21,8 @@ NOW = 1_800_000_000.0
 def served(seed: int = 0, rows: int = 5, columns: int = 2, *, pairs: bool = True) -> ServedRows:
     values = np.random.default_rng(seed).normal(size=(rows, columns))
     gaps = Counter({"temp": 1})
-    return ServedRows(rows + 3, Moments.of(values, pairs=pairs), 0, rows, 1, gaps, Counter({"soil": 2}))
+    moments, fourths = Moments.of(values, pairs=pairs), np.append((values**4).sum(axis=0), 3.0)
+    return ServedRows(rows + 3, moments, 0, rows, 1, gaps, Counter({"soil": 2}), fourths)
 
 
 def assert_same(one: ServedRows, other: ServedRows) -> None:
@@ -30,6 +31,7 @@ def assert_same(one: ServedRows, other: ServedRows) -> None:
     assert one.moments is not None
     assert other.moments is not None
     assert one.moments.rows == other.moments.rows
+    assert one.fourths == pytest.approx(other.fourths, rel=1e-12)
     for name in ("mean", "products", "minimum", "maximum"):
         assert getattr(one.moments, name) == pytest.approx(getattr(other.moments, name), abs=1e-12)
 

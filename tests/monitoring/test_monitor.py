@@ -17,6 +17,7 @@ from trained import model_of, version_of
 
 from app.errors import StoreUnavailable
 from app.monitoring import monitor as module
+from app.monitoring.comparison import MissingValues
 from app.monitoring.history import Requests
 from app.monitoring.monitor import Monitor
 from app.monitoring.served_rows import MAX_PAIRED_COLUMNS
@@ -250,6 +251,49 @@ def test_rows_like_the_training_rows_are_stable_and_a_lost_correlation_is_notice
     assert found.drifted == ("covariance",)
     assert found.covariance_distance is not None
     assert found.covariance_distance > 3
+
+
+@pytest.mark.parametrize("gaps", [1800, 400])
+def test_a_feature_that_is_missing_in_many_more_rows_than_in_training_has_drifted(workers: Workers, gaps: int) -> None:
+    version = version_of_numbers(rows=400)
+    version = replace(version, card=replace(version.card, gaps={"x0": 100}, dropped_rows=100))
+    monitor, vanished, usual = workers.new(), workers.new(), workers.new()
+    rows = np.random.default_rng(1).normal(20, 3, (2000, 3))
+    serve(monitor, version, rows[gaps:])
+    monitor.note_missing(version, {"x1": gaps, "x0": 2}, {})
+    vanished.note_missing(version, {"x1": gaps}, {})
+    serve(usual, version, rows[gaps:])
+    usual.note_missing(version, {"x0": gaps // 4}, {"x2": 10})
+
+    found = monitor.drift(version, DAY)
+    assert (found.verdict, found.drifted) == ("drifted", ("x1",))
+    assert found.missing["x1"] == MissingValues(gaps, 0, 0.0, gaps / 2000)
+    assert found.missing["x0"] == MissingValues(2, 0, 0.2, 2 / 2000)
+    nothing = vanished.drift(version, DAY)
+    assert (nothing.verdict, nothing.drifted, nothing.rows) == ("drifted", ("x1",), 0)
+    assert usual.drift(version, DAY).verdict == ("stable" if gaps == 400 else "drifted")
+
+
+def test_few_rows_with_gaps_make_no_verdict(workers: Workers) -> None:
+    monitor, version = workers.new(), version_of_numbers()
+    monitor.note_missing(version, {"x1": 99}, {})
+
+    assert monitor.drift(version, DAY).verdict == "too few rows"
+
+
+def test_lognormal_rows_like_the_training_rows_are_stable_and_a_doubled_scale_is_named(workers: Workers) -> None:
+    random = np.random.default_rng(3)
+    prices = np.exp(random.normal(scale=1.5, size=(2600, 1)))
+    x = np.hstack([prices, random.normal(size=(2600, 1))])
+    version = version_of(model_of(x[:2000], x[:2000, :1] * 2 + random.normal(size=(2000, 1))))
+    like, doubled = workers.new(), workers.new()
+    serve(like, version, x[2000:2200])
+    serve(doubled, version, x[2200:] * [1, 2])
+
+    assert like.drift(version, DAY).verdict == "stable"
+    found = doubled.drift(version, DAY)
+    assert found.drifted == ("x1",)
+    assert found.columns["x1"].variance_ratio == pytest.approx(4, rel=0.3)
 
 
 def test_many_rows_are_sampled_and_both_numbers_are_kept(workers: Workers) -> None:

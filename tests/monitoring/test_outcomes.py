@@ -138,6 +138,22 @@ def test_errors_too_large_to_be_added_up_are_withheld(outcomes: Outcomes) -> Non
     assert targets["oranges"]["rmse"] == 0.0
 
 
+@pytest.mark.parametrize("typo", [1e9, 1e12, 1e155])
+def test_a_large_outcome_that_is_replaced_leaves_the_other_errors_as_they_were(outcomes: Outcomes, typo: float) -> None:
+    outcomes.record(constant(["a", "b", "c", "d"], 5.0))
+    match(outcomes, {"a": (4.5, 4.5), "b": (typo, 7.0), "d": (5.0, 5.0)})
+    match(outcomes, {"c": (typo * 1.1, 5.25), "b": (7.0, 7.0)}, replace=True)
+    match(outcomes, {"c": (5.25, typo)}, replace=True)
+    match(outcomes, {"c": (5.25, 5.25)}, replace=True)
+
+    for target in TARGETS:
+        shown = outcomes.rolling("crop", DAY)[1].targets[target]
+        assert (shown["rows"], shown["interval_rows"], shown["interval_coverage"]) == (4, 4, 0.75)
+        assert shown["rmse"] == pytest.approx(math.sqrt((0.25 + 4 + 0.0625) / 4), rel=1e-12)
+        assert shown["mae"] == pytest.approx((0.5 + 2 + 0.25) / 4, rel=1e-12)
+        assert shown["bias"] == pytest.approx((0.5 - 2 - 0.25) / 4, rel=1e-12)
+
+
 def test_several_processes_create_the_tables_at_once_and_lose_nothing(url: str) -> None:
     starting = threading.Barrier(4)
 

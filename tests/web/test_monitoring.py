@@ -81,7 +81,8 @@ def test_drift_counts_the_rows_of_every_way_to_predict(own: Service) -> None:
     found = drift_of(own)
 
     assert found["predicted_rows"] - before == 2 + 3 + 4 + 5 + 1
-    assert found["missing"] == {"temp": {"gaps": 1, "unseen": 0}}
+    share = 1 / (found["predicted_rows"] + 1)
+    assert found["missing"] == {"temp": {"gaps": 1, "unseen": 0, "training_share": 0.0, "served_share": share}}
     assert found["columns"]["temp"]["minimum"] == 69
     assert found["model"] == "crop-yield"
     assert found["window_seconds"] == 86_400

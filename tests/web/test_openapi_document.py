@@ -103,3 +103,11 @@ def test_every_call_may_have_a_key_and_those_that_are_open_to_all_need_none(docu
 def test_the_events_of_a_job_have_no_schema_of_a_later_version(document: dict[str, Any]) -> None:
     content = document["paths"]["/jobs/{job}/events"]["get"]["responses"]["200"]["content"]
     assert content["text/event-stream"]["schema"] == {"contentMediaType": "text/event-stream"}
+
+
+def test_examples_fit_their_schemas(document: dict[str, Any]) -> None:
+    schemas = document["components"]["schemas"]
+    examples = [(name, example) for name, schema in schemas.items() for example in schema.get("examples", [])]
+    assert examples
+    for name, example in examples:
+        Draft202012Validator({"components": document["components"], **schemas[name]}).validate(example)

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from math import isnan, nan
+from math import frexp, isnan, nan
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,8 @@ from app.monitoring.outcomes.recording import add_hours, hour_of
 from app.monitoring.outcomes.records import Matches, OutcomeRows, Result
 
 LARGEST = 1e150  # Largest error that is added up; the square of a larger one would not be a 64-bit number.
+# Magnitude of an error: its exponent in units of MAGNITUDE, in base 2, and of smaller ones the SMALLEST magnitude.
+MAGNITUDE, SMALLEST = 10, -20
 _COUNTS = ("rows", "interval_rows", "covered")
 _SUMS = (*_COUNTS, "error", "absolute", "squared")
 
@@ -42,7 +44,8 @@ class _Merges:
         """Start with the place of each target in the values of each version."""
         self._targets, self._replace = targets, replace
         self.changed: dict[int, list[float]] = {}  # Outcomes by the number of the record.
-        self.sums: dict[tuple[int, int, str], list[float]] = {}  # Changes of _SUMS by version, hour and target.
+        # Changes of _SUMS by version, hour, target and magnitude.
+        self.sums: dict[tuple[int, int, str, int], list[float]] = {}
         self.newly_matched: Counter[tuple[int, int]] = Counter()  # Records by version and hour.
 
     def add(self, record: Any, given: Mapping[str, float], matches: Matches) -> None:
@@ -63,10 +66,18 @@ class _Merges:
         for name, place in named:
             before, after = known[place], merged[place]
             if not isnan(after) and before != after:
-                sums = self.sums.setdefault((record.version, hour, name), [0.0] * len(_SUMS))
-                _add(sums, _errors(predicted[place :: len(places)], after), 1)
+                hour_of_target = (record.version, hour, name)
+                self._add(hour_of_target, _errors(predicted[place :: len(places)], after), 1)
                 if not isnan(before):
-                    _add(sums, _errors(predicted[place :: len(places)], before), -1)
+                    self._add(hour_of_target, _errors(predicted[place :: len(places)], before), -1)
+
+    def _add(self, hour_of_target: tuple[int, int, str], errors: Sequence[float], sign: int) -> None:
+        """Add errors, or subtract them if the sign is -1."""
+        rows, _, _, _, absolute, _ = errors
+        if rows:
+            sums = self.sums.setdefault((*hour_of_target, _magnitude(absolute)), [0.0] * len(_SUMS))
+            for index, number in enumerate(errors):
+                sums[index] += sign * number
 
 
 def _merge(known: list[float], place: int, value: float, *, replace: bool) -> Result:
@@ -93,9 +104,8 @@ def _errors(predicted: Sequence[float], actual: float) -> Sequence[float]:
     return 1, has_interval, is_covered, error, abs(error), error * error
 
 
-def _add(sums: list[float], numbers: Sequence[float], sign: int) -> None:
-    for index, number in enumerate(numbers):
-        sums[index] += sign * number
+def _magnitude(absolute: float) -> int:
+    return max(SMALLEST, frexp(absolute)[1] // MAGNITUDE) if absolute else SMALLEST
 
 
 def _unpacked(stored: bytes | None, count: int) -> list[float]:
@@ -142,10 +152,17 @@ def _store(connection: sa.Connection, database: Database, model: str, merges: _M
         )
     if merges.sums:
         connection.execute(
-            tables.add_to(tables.errors),
+            tables.add_to(tables.errors, count="rows"),
             [
-                {"model": model, "version": version, "hour": hour, "target": target, **_row_of(change)}
-                for (version, hour, target), change in sorted(merges.sums.items())
+                {
+                    "model": model,
+                    "version": version,
+                    "hour": hour,
+                    "target": target,
+                    "magnitude": magnitude,
+                    **_row_of(change),
+                }
+                for (version, hour, target, magnitude), change in sorted(merges.sums.items())
             ],
         )
     hours = merges.newly_matched.items()

@@ -21,7 +21,7 @@ def rolling(connection: sa.Connection, database: Database, model: str, since: fl
     sums = ("rows", "interval_rows", "covered", "error", "absolute", "squared")
     for version, target, rows, interval_rows, covered, *numbers in connection.execute(
         sa.select(errors.c.version, errors.c.target, *(sa.func.sum(errors.c[name]) for name in sums))
-        .where(errors.c.model == model, errors.c.hour >= hour_of(since))
+        .where(errors.c.model == model, errors.c.hour >= hour_of(since), errors.c.rows > 0)
         .group_by(errors.c.version, errors.c.target)
         .order_by(errors.c.version, errors.c.target)
     ):

@@ -42,11 +42,13 @@ class Tables:
             *_keys("model", "version", "hour"),
             *_counts("recorded", "matched", "removed", "size"),
         )
-        # Sums of the errors by target and the hour in which the predictions were made.
+        # Sums of the errors by target, magnitude and the hour in which the predictions were made. A replaced outcome is
+        # subtracted, and rounding then leaves an error relative to the largest number that a sum had. Without
+        # magnitudes, one outcome of 1e12 that is replaced would erase the small errors. Sums of 0 rows are rounding.
         self.errors = sa.Table(
             "linserve_outcome_hours",
             self.metadata,
-            *_keys("model", "version", "hour", "target"),
+            *_keys("model", "version", "hour", "target", "magnitude"),
             *_counts("rows", "interval_rows", "covered"),
             *(sa.Column(name, sa.Double, nullable=False) for name in ("error", "absolute", "squared")),
         )
@@ -57,13 +59,19 @@ class Tables:
         """Return a statement that inserts rows unless there are some with the same keys."""
         return self._insert(table).on_conflict_do_nothing()
 
-    def add_to(self, table: sa.Table) -> Any:
-        """Return a statement that inserts rows, or adds their numbers to those with the same keys."""
+    def add_to(self, table: sa.Table, *, count: str | None = None) -> Any:
+        """Return a statement that inserts rows, or adds their numbers to those with the same keys.
+
+        Numbers whose `count` is 0 are replaced.
+        """
         statement = self._insert(table)
         keys = [column.name for column in table.primary_key]
         sums = {
             column.name: column + statement.excluded[column.name] for column in table.columns if not column.primary_key
         }
+        if count is not None:
+            is_empty = table.c[count] == 0
+            sums = {name: sa.case((is_empty, statement.excluded[name]), else_=total) for name, total in sums.items()}
         return statement.on_conflict_do_update(index_elements=keys, set_=sums)
 
     def set_in(self, table: sa.Table) -> Any:

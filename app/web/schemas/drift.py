@@ -14,6 +14,8 @@ class ColumnDriftView(Schema):
     served_mean: float
     standardised_mean_difference: float | None
     """Served mean minus training mean, divided by the training standard deviation. Null if that is zero."""
+    variance_ratio: float | None
+    """Served variance divided by training variance. Null if that is zero."""
     minimum: float
     maximum: float
     rows: int
@@ -41,6 +43,10 @@ class CategoryDriftView(Schema):
 class MissingValuesView(Schema):
     gaps: int
     unseen: int
+    training_share: float
+    """Share of gaps in the rows of the training."""
+    served_share: float
+    """Share of gaps in the served rows."""
 
 
 class DriftView(Schema):
@@ -56,16 +62,25 @@ class DriftView(Schema):
                     "model": "crop-yield",
                     "version": 1,
                     "window_seconds": 86400.0,
-                    "rows": 0,
-                    "predicted_rows": 0,
-                    "extrapolated": None,
-                    "columns": {},
+                    "rows": 250,
+                    "predicted_rows": 250,
+                    "extrapolated": 0.02,
+                    "columns": {
+                        "temp": {
+                            "training_mean": 84.07,
+                            "served_mean": 84.31,
+                            "standardised_mean_difference": 0.02,
+                            "minimum": 66.0,
+                            "maximum": 104.0,
+                            "rows": 250,
+                        }
+                    },
                     "categories": {},
-                    "covariance_distance": None,
+                    "covariance_distance": 0.3,
                     "missing": {},
-                    "verdict": "too few rows",
+                    "verdict": "stable",
                     "drifted": [],
-                    "unavailable": {"columns": "No rows were served in this window."},
+                    "unavailable": {},
                 }
             ]
         }
@@ -90,9 +105,11 @@ class DriftView(Schema):
     missing: dict[str, MissingValuesView]
     """Numbers of missing values and of unknown levels, by feature, for which rows got no prediction."""
     verdict: Literal["stable", "drifted", "too few rows"] = Field(
-        description=f"`too few rows`: fewer than {MIN_ROWS} rows were summarised."
+        description=f"`too few rows`: fewer than {MIN_ROWS} rows were summarised, "
+        "and too few rows with gaps were served to see drift in their number."
     )
     drifted: list[str]
-    """Columns and categories that differ from training by more than chance explains, and `covariance`."""
+    """Columns and categories that differ from training by more than chance explains, features with many more gaps than
+    in training, and `covariance`."""
     unavailable: dict[str, str]
     """Reasons for figures that are null or left out, by their paths."""
