@@ -86,7 +86,9 @@ def test_each_version_answers_its_share_of_the_clients_and_a_client_keeps_its_ve
             path = "/models/crop-yield/predict"
             assert served(client, path, **{"linserve-sticky": key}) == first[key]
         assert len({served(client) for _ in range(6)}) == 1  # by the address
-        assert {served(client, f"/models/crop-yield/versions/{version}/predict") for version in (1, 2)} == {1, 2}
+        assert [served(client, f"/models/crop-yield/versions/{version}/predict") for version in (1, 2)] == [1, 2]
+        other = next(key for key in keys if first[key] == 2)
+        assert served(client, "/models/crop-yield/aliases/current/predict", **{"linserve-sticky": other}) == 3
     # Clients of version 2 stay there if its share grows.
     split(service, {"3": 60, "2": 40})
     kept = [key for key in keys[:60] if first[key] == 2]
@@ -154,8 +156,9 @@ def test_a_split_and_its_counts_survive_a_restart(tmp_path: Path) -> None:
 def test_the_differences_of_a_shadow_are_summarised_and_its_predictions_are_never_returned(service: Service) -> None:
     client = service.client
     plain = client.post("/predict", json={"instances": INPUTS})
-    served_before = client.get("/models/crop-yield/versions/2/drift").json()["predicted_rows"]
-    assert split(service, {"shadow": 2})["shares"] == {"3": 100}
+    targets = [[apples + 10, oranges] for apples, oranges in TARGETS]
+    newest = service.train(instances=INPUTS, targets=targets, promote="never", **NAMES)["version"]
+    assert split(service, {"shadow": newest})["shares"] == {"3": 100}
     shadowed = client.post("/predict", json={"instances": INPUTS})
     assert (shadowed.content, shadowed.headers["linserve-version"]) == (plain.content, "3")
     csv = "humidity,temp,rainfall\n44,75,63\n44,,63\n"
@@ -168,14 +171,14 @@ def test_the_differences_of_a_shadow_are_summarised_and_its_predictions_are_neve
     view = client.get(TRAFFIC).json()
     assert view["answered"] == {"3": {"requests": 3, "rows": 18}}
     shadow = view["shadow"]
-    assert (shadow["version"], shadow["failed_rows"], shadow["skipped_rows"]) == (2, 1, 0)
+    assert (shadow["version"], shadow["failed_rows"], shadow["skipped_rows"]) == (newest, 1, 0)
     for target, difference in (("apples", 10), ("oranges", 0)):
         found = shadow["targets"][target]
         assert found["count"] == 17
         expected = pytest.approx([difference] * 3, abs=1e-9)
         assert [found[name] for name in ("mean", "mean_absolute", "largest")] == expected
     # Its rows do not count as served by it.
-    assert client.get("/models/crop-yield/versions/2/drift").json()["predicted_rows"] == served_before
+    assert client.get(f"/models/crop-yield/drift?version={newest}").json()["predicted_rows"] == 0
 
 
 def test_a_shadow_that_cannot_predict_changes_no_answer(service: Service) -> None:
@@ -219,7 +222,7 @@ def test_a_split_answers_only_from_the_least_version_that_a_client_accepts(servi
     ("model", "body", "status", "text"),
     [
         ("crop-yield", {"2": 50, "3": 40}, 422, "The percentages sum to 90. Expected 100."),
-        ("crop-yield", {"2": 150, "3": -50}, 422, "3"),
+        ("crop-yield", {"2": 150, "3": -50}, 422, "/2: Expected a number less than or equal to 100"),
         ("crop-yield", {"2": 50.5, "3": 49.5}, 422, "2"),
         ("crop-yield", {"2": "100"}, 422, "2"),
         ("crop-yield", {"02": 100}, 422, "numbers of versions"),
