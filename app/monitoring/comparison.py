@@ -76,7 +76,7 @@ class Drift:
     window_seconds: float
     rows: int  # rows that were summarised
     predicted_rows: int
-    extrapolated: float | None  # share of the summarised rows
+    extrapolated: float | None  # share of the rows, estimated from those that were summarised
     columns: dict[str, ColumnDrift]
     categories: dict[str, CategoryDrift]
     covariance_distance: float | None
@@ -120,7 +120,7 @@ class _Comparison:
             is_wide = len(self._names) > MAX_PAIRED_COLUMNS
             self._unavailable["extrapolated"] = TOO_WIDE if is_wide else NO_ROWS if moments is None else NOT_CHECKED
         rows = served.summarised
-        enough = rows >= drift.MIN_ROWS
+        enough = moments is not None and round(moments.effective_rows) >= drift.MIN_ROWS
         if not enough:
             self._drifted.clear()
         missing = dict(self._missing())
@@ -209,7 +209,7 @@ class _Comparison:
         served *= 1 - unseen_share
         psi = drift.stability_index(np.append(training, 0.0), np.append(served, unseen_share))
         cells = len(training) + (unseen > 0)
-        if psi > drift.stability_limit(cells, moments.rows, statistics.effective_rows):
+        if psi > drift.stability_limit(cells, moments.effective_rows, statistics.effective_rows):
             self._drifted.append(column.name)
         labels = list(column.levels) if column.kind == "category" else [PRESENT]
         labels += [MISSING_LEVEL] * (column.missing == "indicator")
@@ -238,7 +238,7 @@ class _Comparison:
             reason = TOO_WIDE
         elif not moments.has_pairs:
             reason = NO_PAIRS
-        elif moments.rows < max(2, drift.ROWS_PER_DIRECTION * len(columns)):
+        elif round(moments.effective_rows) < max(2, drift.ROWS_PER_DIRECTION * len(columns)):
             reason = (
                 f"The covariance of {len(columns)} columns needs {drift.ROWS_PER_DIRECTION * len(columns)} rows, and "
                 f"{moments.rows} were summarised."

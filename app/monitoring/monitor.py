@@ -12,13 +12,15 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from app.errors import NotFound, Unavailable
 from app.monitoring.comparison import Drift, compare
 from app.monitoring.history import MINUTES, History, Requests, VersionKey, merged
 from app.monitoring.served_rows import ServedRows, Summariser
 from app.monitoring.shared_histories import SharedHistories
 from app.monitoring.split_counts import SplitCounts, include
-from app.monitoring.taps import Rows, Tap
+from app.monitoring.taps import Rows, Sample, Tap
 from app.registry.base import ModelReader
 from app.registry.version_file import Version
 from app.storage.store import Store
@@ -67,7 +69,8 @@ class Monitor:
         self._history = History()
         self._loop_taps: list[Tap] = []  # the last one is in use
         self._noting = threading.Lock()
-        self._taps: dict[VersionKey, Tap] = {}
+        self._samples: dict[VersionKey, Sample] = {}
+        self._random = np.random.default_rng()
         self._missing: dict[VersionKey, tuple[Counter[str], Counter[str]]] = {}
         self._answered: dict[str, Requests] = {}
         self._splits: dict[str, SplitCounts] = {}
@@ -100,12 +103,12 @@ class Monitor:
             return
         key = VersionKey.of(version)
         with self._noting:
-            tap = self._taps.get(key)
-            if tap is None:
-                if len(self._taps) >= MAX_TAPS:
+            sample = self._samples.get(key)
+            if sample is None:
+                if len(self._samples) >= MAX_TAPS:
                     return
-                tap = self._taps[key] = Tap(version)
-            tap.note(rows, len(rows))
+                sample = self._samples[key] = Sample(version, self._random)
+            sample.note(rows, len(rows))
 
     def note_missing(self, version: Version, gaps: Mapping[str, int], unseen: Mapping[str, int]) -> None:
         """Note the numbers of gaps and of unknown levels, by feature, for which rows got no prediction."""
@@ -221,20 +224,24 @@ class Monitor:
     def _flush(self, now: float) -> None:
         taps = self._loop_taps[:]
         with self._noting:
-            others, self._taps = self._taps, {}
+            samples, self._samples = self._samples, {}
             missing, self._missing = self._missing, {}
             answered, self._answered = self._answered, {}
             splits, self._splits = self._splits, {}
         served: dict[VersionKey, ServedRows] = {}
-        for tap in (*taps, *others.values()):
-            key, model = VersionKey.of(tap.version), tap.version.card.model
+        collected = []
+        for tap in taps:
             requests, count, rows = tap.collect()
+            if requests:
+                answered.setdefault(tap.version.card.model, Requests()).requests += requests
+            collected.append((tap.version, count, rows))
+        collected += [(sample.version, *sample.collect()) for sample in samples.values()]
+        for version, count, rows in collected:
             if not count:
                 continue
-            if tap in taps:
-                answered.setdefault(model, Requests()).requests += requests
-            answered.setdefault(model, Requests()).rows += count
-            found = self._summariser(key, tap.version).summarise(rows, count)
+            key = VersionKey.of(version)
+            answered.setdefault(key.model, Requests()).rows += count
+            found = self._summariser(key, version).summarise(rows, count)
             served[key] = found.merge(served[key]) if key in served else found
         del self._loop_taps[: len(taps) - 1]
         for key, (gaps, unseen) in missing.items():

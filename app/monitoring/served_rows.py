@@ -26,7 +26,8 @@ class ServedRows:
     """Counts of rows, and the moments of those that were summarised.
 
     The columns are those of the model, shifted and scaled as in its training statistics. Above a rate, rows are
-    sampled: `predicted` counts all rows, and `moments.rows` those that were summarised.
+    sampled: `predicted` counts all rows, and `moments.rows` those that were summarised. In all other numbers, a row of
+    a sample counts as the rows that it stands for.
     """
 
     predicted: int = 0
@@ -99,6 +100,7 @@ class Summariser:
         if not len(x):
             return ServedRows(predicted)
         columns = expand(x, self._factors) if self._factors else x
+        weight = max(1.0, predicted / len(x))
         with np.errstate(over="ignore", invalid="ignore"):
             scaled = (columns - self._shift) / self._scale
             usable = np.abs(scaled).max(axis=1) <= MAX_DEVIATION  # False for NaN too
@@ -107,10 +109,12 @@ class Summariser:
             x, scaled = x[usable], scaled[usable]
         moments = fourths = None
         if len(scaled):
-            moments, fourths = Moments.of(scaled, pairs=not self._is_wide), self._axes.fourth_powers(scaled)
+            moments = Moments.of(scaled, weight=weight, pairs=not self._is_wide)
+            fourths = weight * self._axes.fourth_powers(scaled)
         checked, flagged = (0, 0) if self._is_wide else self._extrapolating(x)
         if checked or not self._is_wide:
             checked, flagged = checked + extreme, flagged + extreme
+        extreme, checked, flagged = (round(weight * count) for count in (extreme, checked, flagged))
         return ServedRows(predicted, moments, extreme, checked, flagged, fourths=fourths)
 
     def _extrapolating(self, x: Array) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""Taps: rows of predictions on their way to the summaries. A prediction only appends to a bounded list."""
+"""Taps and samples: rows of predictions on their way to the summaries, in bounded memory."""
 
 from collections import deque
 from collections.abc import Sequence
@@ -8,6 +8,7 @@ import numpy as np
 
 from app.data.predict_decoder import to_array
 from app.registry.version_file import Version
+from app.regression.drift import MIN_ROWS
 from app.regression.sufficient_statistics import Array
 
 # Encoded rows: plain lists of floats, or a matrix.
@@ -17,10 +18,20 @@ Rows: TypeAlias = Sequence[Sequence[Any]] | Array
 MAX_ROWS = 1000
 # Values of one version's columns that are summarised per flush, which bounds the rows of a wide model.
 MAX_VALUES = 1 << 14
+# The same for MIN_ROWS rows, which a verdict needs. Models of this many columns have no cross products.
+MAX_WIDE_VALUES = 1 << 20
+
+
+def rows_kept(version: Version) -> int:
+    """Return the number of rows of a version that are summarised per flush."""
+    columns = max(1, len(version.model.columns))
+    return max(1, min(MAX_ROWS, MAX_VALUES // columns), min(MIN_ROWS, MAX_WIDE_VALUES // columns))
 
 
 class Tap:
-    """Keeps the encoded rows of one version, from one thread at a time, until another thread collects them.
+    """Keeps the encoded rows of short requests, from one thread at a time, until another thread collects them.
+
+    A prediction only appends to a bounded list. Of more rows than there is room for, the first are kept.
 
     Each counter is written by one side only, so that no lock is needed: the predicting thread counts upwards, and the
     collecting thread remembers how far it got.
@@ -42,7 +53,7 @@ class Tap:
         self.version = version
         self.requests = 0
         self.rows = 0
-        self.room = max(1, min(MAX_ROWS, MAX_VALUES // max(1, len(version.model.columns))))  # rows per flush
+        self.room = rows_kept(version)
         self._kept: deque[Rows] = deque()
         self._taken = 0
         self._limit = self.room
@@ -80,6 +91,51 @@ class Tap:
         kept = [self._kept.popleft() for _ in range(len(self._kept))]
         self._limit = self._taken + self.room
         return *since, _matrix(kept, width)
+
+
+class Sample:
+    """Keeps a random sample of all encoded rows of one version, however they are divided into requests and batches.
+
+    Each row gets a random number, and those with the smallest numbers are kept.
+    """
+
+    def __init__(self, version: Version, random: np.random.Generator) -> None:
+        self.version = version
+        self.rows = 0
+        self._room = rows_kept(version)
+        self._random = random
+        self._kept: list[Rows] = []
+        self._numbers: list[Array] = []
+        self._count = 0
+        self._limit = 1.0  # rows with larger numbers are not kept
+
+    def note(self, rows: Rows, count: int) -> None:
+        """Count encoded rows, `count` in number, and keep those that belong to the sample. An array is copied."""
+        self.rows += count
+        numbers = self._random.random(count)
+        chosen = np.flatnonzero(numbers < self._limit)
+        if not len(chosen):
+            return
+        if len(chosen) > self._room:
+            chosen = chosen[np.argpartition(numbers[chosen], self._room - 1)[: self._room]]
+        self._kept.append(rows[chosen] if isinstance(rows, np.ndarray) else [rows[place] for place in chosen.tolist()])
+        self._numbers.append(numbers[chosen])
+        self._count += len(chosen)
+        if self._count > 2 * self._room:
+            self._thin()
+
+    def collect(self) -> tuple[int, Array]:
+        """Return the number of all rows, and the rows that were kept, (m, p)."""
+        if self._count > self._room:
+            self._thin()
+        return self.rows, _matrix(self._kept, len(self.version.model.features))
+
+    def _thin(self) -> None:
+        numbers = np.concatenate(self._numbers)
+        chosen = np.argpartition(numbers, self._room - 1)[: self._room]
+        self._kept = [_matrix(self._kept, len(self.version.model.features))[chosen]]
+        self._numbers = [numbers[chosen]]
+        self._count, self._limit = self._room, float(numbers[chosen].max())
 
 
 def _matrix(parts: Sequence[Rows], width: int) -> Array:

@@ -17,6 +17,7 @@ FORMAT = 1
 MAX_BLOB_BYTES = 8 << 20  # Largest blob that is read. A history takes at most half of this.
 
 _Count = Annotated[int, msgspec.Meta(ge=0)]
+_Weight = Annotated[float, msgspec.Meta(gt=0, le=1e100)]
 _LENGTHS = {tier.seconds for tier in TIERS}
 
 
@@ -30,6 +31,8 @@ class _Moments(msgspec.Struct, array_like=True):
     products: bytes  # the upper triangle by rows, or the diagonal
     minimum: bytes
     maximum: bytes
+    weight: _Weight
+    weight_squares: _Weight
 
 
 class _Served(msgspec.Struct, array_like=True):
@@ -150,7 +153,8 @@ def _encode_served(bucket: Bucket, served: ServedRows) -> _Served:
     moments = None
     if (found := served.moments) is not None:
         products = found.products[np.triu_indices(len(found.mean))] if found.has_pairs else found.products
-        moments = _Moments(found.rows, *map(_to_bytes, (found.mean, products, found.minimum, found.maximum)))
+        mean, squares, low, high = map(_to_bytes, (found.mean, products, found.minimum, found.maximum))
+        moments = _Moments(found.rows, mean, squares, low, high, found.weight, found.weight_squares)
     return _Served(
         *bucket,
         served.predicted,
@@ -174,7 +178,9 @@ def _decode_served(served: _Served) -> ServedRows:
     moments = None
     if (found := served.moments) is not None:
         mean, minimum, maximum = map(_to_array, (found.mean, found.minimum, found.maximum))
-        moments = Moments(found.rows, mean, _products_of(_to_array(found.products), len(mean)), minimum, maximum)
+        products = _products_of(_to_array(found.products), len(mean))
+        weights = found.weight, found.weight_squares
+        moments = Moments(found.rows, mean, products, minimum, maximum, *weights)
         if not len(mean) == len(minimum) == len(maximum) > 0 or (moments.squares < 0).any():
             raise ValueError("its columns do not agree")
     fourths = None if served.fourths is None else _to_array(served.fourths)

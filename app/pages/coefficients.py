@@ -14,13 +14,21 @@ from app.regression.sufficient_statistics import Array, column_norms
 
 Scale: TypeAlias = Literal["raw", "standardised"]
 
-MAX_DRAWN = 40  # Coefficients in a plot, and in the table unless all are asked for.
-MAX_LISTED = 120  # Coefficients on a page of all.
+MAX_LISTED = 100  # Coefficients on a page of all.
 
 _LABELS: dict[str, str] = {
     "raw": "Change of the prediction per unit of the column",
     "standardised": "Change of the prediction per standard deviation of the column",
 }
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How much a page shows of each target's coefficients."""
+
+    drawn: int  # coefficients in the plot, and in the table unless all are asked for
+    categories: int  # with their tests and marginal means
+    levels: int  # of a category, with their means
 
 
 @dataclass(frozen=True)
@@ -55,15 +63,15 @@ def deviations(version: Version) -> Array:
 
 
 def coefficient_tables(
-    version: Version, view: Mapping[str, Any], notes: Notes, scale: Scale, start: int | None
+    version: Version, view: Mapping[str, Any], notes: Notes, scale: Scale, *, start: int | None, limits: Limits
 ) -> tuple[list[CoefficientTable], CoefficientList]:
     """Return a table for each target of the view, and which coefficients they have.
 
-    Without `start`, they are those of the largest effects; otherwise MAX_LISTED from there on.
+    Without `start`, they are the `limits.drawn` of the largest effects; otherwise MAX_LISTED from there on.
     """
     columns = version.model.columns
     factors = deviations(version) if scale == "standardised" else np.ones(len(columns))
-    drawn = _largest(version, view, MAX_DRAWN)
+    drawn = _largest(version, view, limits.drawn)
     if start is None:
         kept, end = drawn, len(drawn)
     else:
@@ -82,8 +90,8 @@ def coefficient_tables(
             target,
             _plot(target, [columns[index] for index in drawn], [float(factors[index]) for index in drawn], view, scale),
             _rows(target, [(columns[index], float(factors[index])) for index in kept], view, notes, first=not start),
-            _tests(target, view, notes),
-            _means(target, view, notes),
+            _tests(target, view, notes, limits),
+            _means(target, view, notes, limits),
         )
         for target in version.card.targets
     ]
@@ -146,7 +154,7 @@ def _rows(
     return rows
 
 
-def _tests(target: str, view: Mapping[str, Any], notes: Notes) -> list[dict[str, Any]]:
+def _tests(target: str, view: Mapping[str, Any], notes: Notes, limits: Limits) -> list[dict[str, Any]]:
     return [
         {
             "category": category,
@@ -155,12 +163,12 @@ def _tests(target: str, view: Mapping[str, Any], notes: Notes) -> list[dict[str,
             "degrees": test["degrees_of_freedom"],
         }
         for category, test in ((view["category_tests"] or {}).get(target) or {}).items()
-    ][:MAX_DRAWN]
+    ][: limits.categories]
 
 
-def _means(target: str, view: Mapping[str, Any], notes: Notes) -> list[dict[str, Any]]:
+def _means(target: str, view: Mapping[str, Any], notes: Notes, limits: Limits) -> list[dict[str, Any]]:
     found = []
-    for category, levels in list(((view["marginal_means"] or {}).get(target) or {}).items())[:MAX_DRAWN]:
+    for category, levels in list(((view["marginal_means"] or {}).get(target) or {}).items())[: limits.categories]:
         path = ("marginal_means", target, category)
         rows = [
             {
@@ -169,9 +177,9 @@ def _means(target: str, view: Mapping[str, Any], notes: Notes) -> list[dict[str,
                 "lower": notes.cell(mean["lower"], *path, level, "lower"),
                 "upper": notes.cell(mean["upper"], *path, level, "upper"),
             }
-            for level, mean in list(levels.items())[:MAX_DRAWN]
+            for level, mean in list(levels.items())[: limits.levels]
         ]
-        found.append({"category": category, "rows": rows, "more": max(0, len(levels) - MAX_DRAWN)})
+        found.append({"category": category, "rows": rows, "more": max(0, len(levels) - limits.levels)})
     return found
 
 

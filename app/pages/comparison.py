@@ -5,9 +5,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from markupsafe import Markup
+
 from app.data.columns.schema import Column
 from app.data.names import listed, shown
-from app.pages.formatting import number
+from app.pages.formatting import age, number
 from app.registry.model_card import ModelCard
 from app.registry.version_file import Version
 from app.regression.coefficient_changes import Coefficients, change_in_standard_errors, coefficients
@@ -76,7 +78,7 @@ def facts(versions: Sequence[Version], current: int | None) -> list[Fact]:
 
     known = [
         fact("Current", lambda card: card.version == current),
-        fact("Created", lambda card: card.created_at),
+        fact("Created", lambda card: age(card.created_at)),
         fact("Made from version", lambda card: card.parent),
         fact("Effect of its rows", lambda card: card.mode),
         fact("Rows", lambda card: card.rows),
@@ -102,6 +104,8 @@ def facts(versions: Sequence[Version], current: int | None) -> list[Fact]:
 def _text(value: object) -> str:
     if value is None:
         return "none"
+    if isinstance(value, Markup):
+        return value
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, int | float):

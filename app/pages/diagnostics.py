@@ -8,14 +8,13 @@ from markupsafe import Markup
 from app.pages.charts.residuals import bars, heat_map, partial_residuals, quantiles
 from app.registry.model_card import ModelCard
 
-MAX_PARTIAL = 8  # Charts of partial residuals for each target.
 _PREFIX = "diagnostics."
 
 
-def diagnostics_context(card: ModelCard, view: Mapping[str, Any]) -> dict[str, Any] | None:
+def diagnostics_context(card: ModelCard, view: Mapping[str, Any], most_partial: int) -> dict[str, Any] | None:
     """Return the charts and numbers of the diagnostics for the targets of the card, or None if there are none.
 
-    Each part that is missing has a reason.
+    Each target has at most `most_partial` charts of partial residuals. Each part that is missing has a reason.
     """
     found: Mapping[str, Any] | None = view.get("diagnostics")
     if not found:
@@ -33,7 +32,7 @@ def diagnostics_context(card: ModelCard, view: Mapping[str, Any]) -> dict[str, A
         if own is None:
             targets.append({"target": target, "reason": remarks or reason("targets", target)})
             continue
-        targets.append({"target": target, "reason": None, **_target(target, own, reason)})
+        targets.append({"target": target, "reason": None, **_target(target, own, reason, most_partial)})
     return {
         "rows": found["rows"],
         "remarks": remarks,
@@ -50,7 +49,7 @@ def _leverage_plot(leverage: Mapping[str, Any]) -> Markup:
     return bars(leverage["edges"], leverage["counts"], "Leverage of the rows", "Leverage", threshold=threshold)
 
 
-def _target(target: str, own: Mapping[str, Any], reason: Any) -> dict[str, Any]:
+def _target(target: str, own: Mapping[str, Any], reason: Any, most_partial: int) -> dict[str, Any]:
     residuals, points, partial = own.get("residuals"), own.get("quantiles"), own.get("partial_residuals")
     path = ("targets", target)
     parts = list((partial or {}).items())
@@ -71,9 +70,9 @@ def _target(target: str, own: Mapping[str, Any], reason: Any) -> dict[str, Any]:
         "breusch_pagan_reason": reason(*path, "breusch_pagan"),
         "partial": [
             {"column": column, "plot": partial_residuals(each["edges"], each["means"], column), **each}
-            for column, each in parts[:MAX_PARTIAL]
+            for column, each in parts[:most_partial]
         ],
-        "partial_more": max(0, len(parts) - MAX_PARTIAL),
+        "partial_more": max(0, len(parts) - most_partial),
         "partial_reason": reason(*path, "partial_residuals") if not parts else None,
     }
 

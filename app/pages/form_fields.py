@@ -1,7 +1,7 @@
 """The fields of the form for a prediction: one for each feature, with what is known of it from training."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from typing import Any, Literal, TypeAlias
@@ -18,8 +18,10 @@ from app.regression.terms import parse_terms
 
 Control: TypeAlias = Literal["number", "date", "select", "text"]
 
-MAX_FIELDS = 60  # Fields of a form. The other features have their example.
-MAX_OPTIONS = 800  # Levels in all lists of a form. A category that has no room left gets a text field.
+MAX_FIELDS = 40  # Fields of a form. The other features have their example.
+# Characters of all lists of a form in HTML. A category that has no room left gets a text field.
+MAX_OPTIONS = 24_000
+OPTION = 32  # Characters of an option besides its label.
 MAX_TEXT = 1000  # Characters of a value.
 ROWS = "/instances"  # Place of the rows in a request.
 
@@ -92,7 +94,7 @@ def _form(version: Version, values: Mapping[str, str] | None) -> FilledForm:
         if index not in shown:
             continue
         field = _field(index, column, known, room)
-        room -= len(field.options)
+        room -= _length(label for _, label in field.options)
         field = replace(field, required=not version.encoder.columns[index].fills_gaps)
         if values is None:
             fields.append(replace(field, value=_written(example, column, field)))
@@ -173,7 +175,7 @@ def _field(index: int, column: Column, known: _Training, room: int) -> FormField
     if column.kind == "boolean":
         return FormField(index, column.name, "select", "", (("true", "true"), ("false", "false")))
     if column.kind == "category":
-        if len(column.levels) > room:
+        if _length(column.levels) > room:
             return FormField(index, column.name, "text", "", hint=f"One of {len(column.levels)} levels")
         options = tuple((str(place), level) for place, level in enumerate(column.levels))
         return FormField(index, column.name, "select", "", options)
@@ -184,6 +186,11 @@ def _field(index: int, column: Column, known: _Training, room: int) -> FormField
         return FormField(index, column.name, "number", "", hint="Range in training not known")
     between = f"{number(ends[0])} to {number(ends[1])}"
     return FormField(index, column.name, "number", "", placeholder=between, hint=f"{between} in training")
+
+
+def _length(labels: Iterable[str]) -> int:
+    """Return the characters of a list in HTML."""
+    return sum(OPTION + len(label) for label in labels)
 
 
 def _written(value: Any, column: Column, field: FormField) -> str:

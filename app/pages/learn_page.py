@@ -49,7 +49,7 @@ def learn(request: Request) -> Response:
         "title": "Learn",
         "problem": problem,
         "faults": faults,
-        "entered": {"rate": given["rate"] or f"{RATE:g}", "steps": given["steps"] or str(STEPS)},
+        "entered": {"rate": given["rate"] or "1e-5", "steps": given["steps"] or str(STEPS)},
         "calls": Calls(base_url(request), rate, steps, with_key=get_services(request).access.has_keys),
         **_lesson(rate, steps),
     }

@@ -11,7 +11,8 @@ from app.regression.target_selection import with_targets
 from app.web.card_reasons import MAX_DECOMPOSED_COLUMNS
 from app.web.model_view import COEFFICIENT_BYTES, NUMBER_BYTES, view_bytes
 
-MAX_TARGETS = 4  # Targets on one page.
+MAX_TARGETS = 4  # Targets on one page, and in one answer of its form.
+MAX_TOGETHER = 40  # Coefficients of all targets on one page, unless one target has more.
 DESIGN_COPIES = 3  # Matrices of the design's size that exist while a card is computed and no design is decomposed.
 COPIES = 3  # Matrices of the version's size that exist while targets are selected.
 
@@ -40,7 +41,7 @@ class ShownVersion:
     @property
     def previous_target(self) -> str | None:
         """The first target of the page before, or None."""
-        return self.all_targets[max(0, self.first - MAX_TARGETS)] if self.first > 0 else None
+        return self.all_targets[max(0, self.first - targets_at_once(self.original))] if self.first > 0 else None
 
     @property
     def next_target(self) -> str | None:
@@ -49,11 +50,16 @@ class ShownVersion:
         return self.all_targets[after] if after < len(self.all_targets) else None
 
 
+def targets_at_once(version: Version) -> int:
+    """Return the number of targets on one page: fewer if each has many coefficients."""
+    return max(1, min(MAX_TARGETS, MAX_TOGETHER // max(1, len(version.model.columns))))
+
+
 def selection_bytes(version: Version) -> int:
     """Return an estimate of the bytes that `show` takes: none if all targets are shown."""
     model = version.model
     size = 1 + len(model.columns) + MAX_TARGETS
-    return 0 if len(model.targets) <= MAX_TARGETS else COPIES * NUMBER_BYTES * size**2
+    return 0 if len(model.targets) <= targets_at_once(version) else COPIES * NUMBER_BYTES * size**2
 
 
 def page_bytes(model: LinearModel) -> int:
@@ -68,8 +74,8 @@ def page_bytes(model: LinearModel) -> int:
     return size
 
 
-def show(version: Version, target: str | None = None) -> ShownVersion:
-    """Return the version with MAX_TARGETS targets from `target` on, by default from the first.
+def show(version: Version, target: str | None = None, count: int | None = None) -> ShownVersion:
+    """Return the version with `count` targets from `target` on. Defaults: as many as a page shows, from the first on.
 
     Raises InvalidInput if there is no such target.
     """
@@ -78,9 +84,10 @@ def show(version: Version, target: str | None = None) -> ShownVersion:
         hint = did_you_mean(target, targets)
         raise InvalidInput.of_parameter("target", f"{shown(target)} is not a target of this version.{hint}")
     first = 0 if target is None else targets.index(target)
-    if len(targets) <= MAX_TARGETS:
+    count = targets_at_once(version) if count is None else count
+    if len(targets) <= count:
         return ShownVersion(version, version, 0)
-    kept = range(first, min(first + MAX_TARGETS, len(targets)))
+    kept = range(first, min(first + count, len(targets)))
     return ShownVersion(_with_targets(version, kept), version, first)
 
 

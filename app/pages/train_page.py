@@ -17,6 +17,7 @@ from app.pages.page_route import PageRoute, wants_fragment
 from app.pages.rendering import render
 from app.pages.train_form import PREVIEW_OF, options_of, suggested_model, value_of, values_of, without_new_model
 from app.pages.train_preview import Preview
+from app.training.request import DIAGNOSED_ROWS
 from app.web import bodies
 from app.web.inspections import inspect_body
 from app.web.job_response import new_job_id
@@ -114,6 +115,7 @@ async def _page(request: Request, shown: Preview, error: LinserveError | None = 
         "suggested_model": suggestion,
         "default_model": get_services(request).default_model,
         "solvers": {kind: options.model_fields for kind, options in SOLVER_OPTIONS.items()},
+        "diagnosed_rows": DIAGNOSED_ROWS,
         "file_name": file_name,
         "preview_of": value_of(shown.form, PREVIEW_OF),
         **shown.context(),

@@ -13,12 +13,12 @@ from starlette.responses import RedirectResponse, Response
 from app.errors import InvalidInput
 from app.pages.access import AccessScope, form_access, form_of
 from app.pages.charts.svg import number
-from app.pages.charts.waterfall import Contribution, largest, signed, waterfall
+from app.pages.charts.waterfall import Contribution, largest, signed, waterfall, without_noise
 from app.pages.code_lines import base_url, curl_line, python_lines
 from app.pages.form_fields import ROWS, FilledForm, example_form, iso_date, sent_form
 from app.pages.page_route import PageRoute, wants_fragment
 from app.pages.rendering import render
-from app.pages.shown_version import ShownVersion, selection_bytes, show
+from app.pages.shown_version import MAX_TARGETS, ShownVersion, selection_bytes, show
 from app.prediction.estimates import rows_bytes, workload
 from app.prediction.predictor import PredictionResult, Predictor, choose_executor
 from app.prediction.query import PredictionOptions, PredictionQuery
@@ -38,12 +38,17 @@ links = APIRouter(route_class=PageRoute, include_in_schema=False)
 LEVEL = 0.95  # Level of the intervals.
 MAX_STEPS = 12  # Steps of a waterfall.
 MAX_NAMED = 20  # Columns that are named in a warning.
+MAX_FIRST_LINES = 4_000  # Characters of the curl line on a page without an answer.
+MAX_LINES = 25_000  # Characters of the curl line with an answer.
 
 NO_SPAN = "The row is outside the space that the training rows span, so it has no interval."
 TOO_WIDE = (
     f"The page gives no interval for models of more than {MAX_DECOMPOSED_COLUMNS} columns, because the first one takes "
     "seconds. Add `interval` to a request to the API."
 )
+
+LONG = "The lines are long. They are shown with a prediction."
+TOO_LONG = "The lines are too long for a page, because the model has so many features."
 
 
 @dataclass(frozen=True)
@@ -97,7 +102,7 @@ async def _predict(request: Request, model: str, number_in_path: int | None) -> 
     services, form = get_services(request), form_of(request)
     version = await VersionSelector(services.registry, model, number_in_path).resolve_async()
     with get_memory(request).reserved(selection_bytes(version)):
-        shown = await run_in_threadpool(show, version, form.get("target") or None)
+        shown = await run_in_threadpool(show, version, form.get("target") or None, MAX_TARGETS)
         filled, notice = await run_in_threadpool(_filled, request, shown)
         answer = None
         if notice is None and filled.is_valid and form.get("only") != "lines":
@@ -114,7 +119,7 @@ async def _predict(request: Request, model: str, number_in_path: int | None) -> 
         "shown": shown,
         "notice": notice,
         "answer": answer,
-        **form_context(request, shown, filled, number_in_path),
+        **form_context(request, shown, filled, number_in_path, longest=MAX_LINES),
     }
     if form.get("only") == "lines":
         return render(request, "_code_lines.html", context)
@@ -124,29 +129,31 @@ async def _predict(request: Request, model: str, number_in_path: int | None) -> 
 
 
 def form_context(
-    request: Request, shown: ShownVersion, filled: FilledForm, number_in_path: int | None
+    request: Request, shown: ShownVersion, filled: FilledForm, number_in_path: int | None, *, longest: int
 ) -> dict[str, Any]:
-    """Return what the template of the form needs: the fields, where they are sent, and the lines for programs."""
+    """Return what the template of the form needs: the fields, where they are sent, and the lines for programs.
+
+    Lines of more than `longest` characters are left out. `too_long` says why.
+    """
     card = shown.version.card
     path = f"/models/{card.model}" + ("" if number_in_path is None else f"/versions/{number_in_path}")
     url, key = f"{base_url(request)}{path}/predict", get_services(request).access.has_keys
     payload = {"instances": [filled.row], **_named_options(options_for(shown.version))}
+    curl, too_long = curl_line(url, payload, key=key), None
+    if len(curl) > longest:
+        too_long = TOO_LONG if len(curl) > MAX_LINES else LONG
     return {
         "form": filled,
         "form_path": f"{path}/predict",
         "page_path": path,
         "form_version": card.version,
         "level": LEVEL,
-        "curl": curl_line(url, payload, key=key),
+        "too_long": too_long,
+        "curl": curl,
         "python": python_lines(url, payload, key=key),
         "number": number,
         "signed": signed,
     }
-
-
-def first_form(version: Version) -> FilledForm:
-    """Return the form as a page shows it first."""
-    return example_form(version)
 
 
 def options_for(version: Version) -> PredictionOptions:
@@ -171,8 +178,8 @@ def _filled(request: Request, shown: ShownVersion) -> tuple[FilledForm, str | No
         made = services.registry.card(card.model, int(made_for)) if made_for.isdecimal() else None
         if made is None or made.schema_of_rows.features != shown.version.table.features:
             notice = f"Version {card.version} is current now, and its columns differ. This is its form."
-            return example_form(shown.version), notice
-    return sent_form(shown.version, form), None
+            return example_form(shown.original), notice
+    return sent_form(shown.original, form), None
 
 
 def _answer(_request: Request, version: Version, query: PredictionQuery) -> Answer:
@@ -189,8 +196,8 @@ def _answer(_request: Request, version: Version, query: PredictionQuery) -> Answ
             lower, upper = result.intervals[0, index].tolist()
         assert result.contributions is not None
         parts = _contributions(version, query, result.contributions[0, index].tolist())
-        steps = largest(parts, MAX_STEPS)
         prediction = float(result.predictions[0, index])
+        steps = largest(without_noise(parts, max(abs(baselines[index]), abs(prediction))), MAX_STEPS)
         plot = waterfall(baselines[index], steps, prediction, f"Contributions to the prediction of {target}")
         targets.append(TargetAnswer(target, prediction, lower, upper, reason, plot, baselines[index], steps))
     return Answer(version.card.version, targets, **_extrapolation(version, query, result))

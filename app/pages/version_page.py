@@ -11,7 +11,7 @@ from starlette.responses import Response
 from app.pages.access import AccessScope, page_access
 from app.pages.charts.svg import number
 from app.pages.code_lines import base_url, curl_line
-from app.pages.coefficients import Scale, coefficient_tables
+from app.pages.coefficients import Limits, Scale, coefficient_tables
 from app.pages.diagnostics import diagnostics_context
 from app.pages.form_fields import example_form, iso_date
 from app.pages.lineage import error_of, lineage
@@ -21,7 +21,7 @@ from app.pages.promotion import NONE
 from app.pages.recorded_evaluations import evaluations_panel
 from app.pages.rendering import render
 from app.pages.shown_version import ShownVersion, page_bytes, selection_bytes, show
-from app.pages.try_it import form_context
+from app.pages.try_it import MAX_FIRST_LINES, form_context
 from app.pages.withheld import Notes
 from app.registry.version_file import Version
 from app.regression.solvers import solver_to_record
@@ -34,10 +34,28 @@ router = APIRouter(route_class=PageRoute, include_in_schema=False, dependencies=
 
 Part: TypeAlias = Literal["versions", "drift", "outcomes"]
 
-MAX_COLUMNS = 60  # Columns in the table of the schema.
-MAX_LEVELS = 20  # Levels of a category that are listed.
+MAX_BYTES = 115_000  # Bytes of HTML, so that a page with its style sheets and scripts is below 150 kB.
 NO_DIAGNOSTICS = "They were not recorded when the version was trained."
 MODES = {"replace": "trained anew, after", "update": "rows added to", "forget": "rows taken out of"}  # its parent
+
+
+@dataclass(frozen=True)
+class Detail:
+    """How much a page shows of what its version has."""
+
+    coefficients: Limits
+    columns: int  # in the table of the schema
+    levels: int  # of a column in that table
+    partial: int  # charts of partial residuals for each target
+
+
+# From the most detailed one on, until the page is small enough.
+DETAILS = (
+    Detail(Limits(40, 40, 40), 60, 20, 8),
+    Detail(Limits(40, 20, 10), 40, 10, 2),
+    Detail(Limits(20, 10, 5), 20, 5, 0),
+    Detail(Limits(10, 5, 2), 10, 2, 0),
+)
 
 
 @dataclass(frozen=True)
@@ -89,7 +107,13 @@ def respond(
         shown = show(version, options.target)
         with memory.reserved(page_bytes(shown.version.model)):
             context = {**common, **_version_context(request, shown, current, options, in_path)}
-            return render(request, "version.html", context)
+            for detail in DETAILS:
+                response = render(
+                    request, "version.html", {**context, **_detailed(shown, context["view"], options, detail)}
+                )
+                if len(response.body) <= MAX_BYTES:
+                    break
+            return response
 
 
 class Links:
@@ -112,11 +136,9 @@ def _version_context(
     services, version = get_services(request), shown.version
     card = version.card
     view = model_to_view(version, current=current == card.version)
-    notes = Notes(view["unavailable"])
-    tables, listed = coefficient_tables(version, view, notes, options.scale, options.start)
     url = f"{base_url(request)}/models/{card.model}" + ("" if in_path is None else f"/versions/{in_path}")
     versions = services.registry.versions(card.model)
-    context = {
+    return {
         "title": f"{card.model}, version {card.version}",
         "card": card,
         "version": card.version,
@@ -125,11 +147,7 @@ def _version_context(
         "mode": MODES[card.mode] if card.parent else "trained anew",
         "solver": _solver(card.solver),
         "error": error_of(card),
-        "metrics": _metrics(view, notes),
-        "tables": tables,
-        "listed": listed,
         "scale": options.scale,
-        "diagnostics": diagnostics_context(card, view),
         "no_diagnostics": view["unavailable"].get(
             "diagnostics", "They were not recorded when the version was trained."
         ),
@@ -140,7 +158,6 @@ def _version_context(
         "expected": NONE if current is None else current,
         "promoted": options.promoted if options.promoted == current else None,
         "before": options.before,
-        "schema": _schema(view),
         "answer": None,
         "notice": None,
         "card_line": curl_line(url, key=services.access.has_keys),
@@ -148,7 +165,22 @@ def _version_context(
         **outcome_panel(services, card.model),
         **traffic_panel(services, card.model),
         **evaluations_panel(services, card.model, card.version),
-        **form_context(request, shown, example_form(version), in_path),
+        **form_context(request, shown, example_form(shown.original), in_path, longest=MAX_FIRST_LINES),
+    }
+
+
+def _detailed(shown: ShownVersion, view: dict[str, Any], options: PageOptions, detail: Detail) -> dict[str, Any]:
+    """Return the parts of the page whose sizes depend on the detail."""
+    version, notes = shown.version, Notes(view["unavailable"])
+    tables, listed = coefficient_tables(
+        version, view, notes, options.scale, start=options.start, limits=detail.coefficients
+    )
+    context = {
+        "metrics": _metrics(view, notes),
+        "tables": tables,
+        "listed": listed,
+        "diagnostics": diagnostics_context(version.card, view, detail.partial),
+        "schema": _schema(view, detail),
     }
     notes.add_fields()
     return {**context, "notes": notes.reasons}
@@ -209,7 +241,7 @@ def _solver(solver: Any) -> str:
     return kind + (f" ({', '.join(options)})" if options else "")
 
 
-def _schema(view: Mapping[str, Any]) -> dict[str, Any]:
+def _schema(view: Mapping[str, Any], detail: Detail) -> dict[str, Any]:
     """Return the columns of the rows, as many as the page shows."""
     table = view["table"]
     columns = [
@@ -221,13 +253,13 @@ def _schema(view: Mapping[str, Any]) -> dict[str, Any]:
         "columns": [
             {
                 "role": role,
-                "more_levels": max(0, len(column["levels"]) - MAX_LEVELS),
+                "more_levels": max(0, len(column["levels"]) - detail.levels),
                 "range": _range(column, view["ranges"].get(column["name"])),
                 **column,
-                "levels": column["levels"][:MAX_LEVELS],
+                "levels": column["levels"][: detail.levels],
             }
-            for role, column in columns[:MAX_COLUMNS]
+            for role, column in columns[: detail.columns]
         ],
-        "more": max(0, len(columns) - MAX_COLUMNS),
-        "left_out": table["left_out"][:MAX_COLUMNS],
+        "more": max(0, len(columns) - detail.columns),
+        "left_out": table["left_out"][: detail.columns],
     }

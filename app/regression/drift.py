@@ -70,7 +70,7 @@ def variance_ratios(statistics: SufficientStatistics, served: Moments) -> Array:
     """Return served variance / training variance, (p,); NaN for a constant column."""
     deviations = training_deviations(statistics)
     known = deviations > 0
-    variances = served.squares / max(1, served.rows - 1)
+    variances = served.covariance.diagonal() if served.has_pairs else served.covariance
     return np.asarray(np.where(known, variances, np.nan) / np.where(known, deviations, 1.0) ** 2)
 
 
@@ -81,7 +81,9 @@ def mean_limits(statistics: SufficientStatistics, served: Moments) -> Array:
     underestimate it.
     """
     ratios = np.fmax(1.0, variance_ratios(statistics, served))
-    return np.maximum(MEAN_LIMIT, MEAN_ERRORS * np.sqrt(ratios) * _error(served.rows, statistics.effective_rows))
+    return np.maximum(
+        MEAN_LIMIT, MEAN_ERRORS * np.sqrt(ratios) * _error(served.effective_rows, statistics.effective_rows)
+    )
 
 
 def variances_moved(statistics: SufficientStatistics, served: Moments, fourths: Array) -> NDArray[np.bool_]:
@@ -94,11 +96,11 @@ def variances_moved(statistics: SufficientStatistics, served: Moments, fourths: 
     ratios, n = variance_ratios(statistics, served), statistics.effective_rows
     known = np.isfinite(ratios)
     kurtosis = np.maximum(_column_kurtosis(statistics, served, fourths), _training_kurtosis(statistics))
-    limits = np.maximum(VARIANCE_LIMIT, VARIANCE_ERRORS * np.sqrt(kurtosis - 1) * _error(served.rows, n))
+    limits = np.maximum(VARIANCE_LIMIT, VARIANCE_ERRORS * np.sqrt(kurtosis - 1) * _error(served.effective_rows, n))
     varies = ratios > RESOLVED**2
     logarithms = np.abs(np.log(np.where(known & varies, ratios, 1.0)))
     largest = np.maximum(1.0, np.fmax.reduce(_extremes(statistics)))
-    is_stuck = np.log1p(served.rows / n) * n / largest**2 > STUCK_LOGARITHM
+    is_stuck = np.log1p(served.effective_rows / n) * n / largest**2 > STUCK_LOGARITHM
     return np.asarray(known & np.where(varies, logarithms > limits, is_stuck))
 
 
@@ -159,8 +161,8 @@ class Axes:
         distance = (served.mean - self.origin)[self.columns]
         products = served.products[np.ix_(self.columns, self.columns)]
         second = float(np.sum((self.matrix.T @ products) * self.matrix.T))
-        second += served.rows * float(np.sum((distance @ self.matrix) ** 2))
-        return self.directions**2 * served.rows * fourth / second**2 if second > 0 else 0.0
+        second += served.weight * float(np.sum((distance @ self.matrix) ** 2))
+        return self.directions**2 * served.weight * fourth / second**2 if second > 0 else 0.0
 
 
 def covariance_distance(axes: Axes, served: Moments) -> float:
@@ -168,10 +170,9 @@ def covariance_distance(axes: Axes, served: Moments) -> float:
 
     It is sqrt(sum ln^2 l_i) over the eigenvalues l of S_training^-1 S_served (Förstner and Moonen, A metric for
     covariance matrices, 1999), in the directions in which the training rows vary: 0 if the covariances are equal, and
-    the same in all units. It is infinite if the served rows do not vary in one of them. `served` needs pairs, and more
-    than one row.
+    the same in all units. It is infinite if the served rows do not vary in one of them. `served` needs pairs.
     """
-    covariance = served.products[np.ix_(axes.columns, axes.columns)] / (served.rows - 1)
+    covariance = served.covariance[np.ix_(axes.columns, axes.columns)]
     ratios = np.linalg.eigvalsh(axes.matrix.T @ covariance @ axes.matrix)
     if not len(ratios):
         return 0.0
@@ -193,7 +194,7 @@ def covariance_limit(statistics: SufficientStatistics, axes: Axes, served: Momen
     excess = float(np.max(_training_kurtosis(statistics)[axes.columns], initial=3.0)) - 3
     excess = max(excess, axes.kurtosis(served, fourth) - normal)
     allowed = np.sqrt(4 * r * (r + 1) + VARIANCE_ERRORS**2 * excess)
-    return float(max(COVARIANCE_LIMIT * np.sqrt(r), allowed * _error(served.rows, statistics.effective_rows)))
+    return float(max(COVARIANCE_LIMIT * np.sqrt(r), allowed * _error(served.effective_rows, statistics.effective_rows)))
 
 
 def stability_index(training: Array, served: Array) -> float:
@@ -205,7 +206,7 @@ def stability_index(training: Array, served: Array) -> float:
     return float(((found - expected) * np.log(found / expected)).sum())
 
 
-def stability_limit(cells: int, rows: int, training_rows: float) -> float:
+def stability_limit(cells: int, rows: float, training_rows: float) -> float:
     """Return the index above which frequencies have drifted: PSI_LIMIT, or more than chance explains.
 
     By chance, the index of c cells is (1/m + 1/n) times a chi-squared variable with c - 1 degrees of freedom
@@ -220,9 +221,9 @@ def stability_limit(cells: int, rows: int, training_rows: float) -> float:
 def _column_kurtosis(statistics: SufficientStatistics, served: Moments, fourths: Array) -> Array:
     """Return m sum z^4 / (sum z^2)^2 of the deviations z of m served rows from the training mean, (p,)."""
     deviations = training_deviations(statistics)
-    squares = served.squares + served.rows * (served.mean - _offset(statistics)) ** 2
+    squares = served.squares + served.weight * (served.mean - _offset(statistics)) ** 2
     squares = squares / np.where(deviations > 0, deviations, 1.0) ** 2
-    return np.asarray(served.rows * fourths / np.where(squares > 0, squares, np.inf) ** 2)
+    return np.asarray(served.weight * fourths / np.where(squares > 0, squares, np.inf) ** 2)
 
 
 def _training_kurtosis(statistics: SufficientStatistics) -> Array:
@@ -231,7 +232,7 @@ def _training_kurtosis(statistics: SufficientStatistics) -> Array:
     Their fourth powers are not known, only their ranges. The two extremes alone have the kurtosis (z_1^4 + z_2^4) / n.
     In heavy tails, they are most of it.
     """
-    return np.maximum(3.0, np.nansum(_extremes(statistics) ** 4, axis=0) / statistics.effective_rows)
+    return np.asarray(np.maximum(3.0, np.nansum(_extremes(statistics) ** 4, axis=0) / statistics.effective_rows))
 
 
 def _extremes(statistics: SufficientStatistics) -> Array:
@@ -248,6 +249,6 @@ def _offset(statistics: SufficientStatistics) -> Array:
     return np.asarray(statistics.factor[0, 1 : statistics.features + 1] / statistics.factor[0, 0])
 
 
-def _error(rows: int, training_rows: float) -> float:
+def _error(rows: float, training_rows: float) -> float:
     """Return the standard error of the difference of two means of unit variance."""
     return float(np.sqrt(1 / rows + 1 / training_rows))

@@ -46,9 +46,9 @@ class TempStorage:
     def check_room(self, more: int = 0) -> None:
         """Raise SpoolFull if there is no room for `more` bytes."""
         if self._total() + more > self._max_bytes:
-            raise SpoolFull("There is no room for this prediction now: others take it.")
+            raise SpoolFull("There is no room for this request now: others take it.")
         if not has_room(self._folder, more):
-            raise SpoolFull("There is no room for this prediction on the disk.")
+            raise SpoolFull("There is no room for this request on the disk.")
 
     def count(self, files: int, size: int) -> None:
         """Add to the numbers of files and of bytes in this worker's account. Raises OSError."""

@@ -18,11 +18,8 @@ from app.regression.summary_plan import SummaryPlan
 from app.regression.terms import parse_terms
 from app.training.dataset import JobRows
 from app.training.progress import ProgressReporter
-from app.training.request import TrainingRequest
+from app.training.request import DIAGNOSED_ROWS, TrainingRequest
 
-# Most rows of a file that are looked at again by default. Up to this number, all standardised residuals are kept, so
-# that their quantiles are exact.
-DIAGNOSED_ROWS = 1_000_000
 PHASE = "diagnosing"
 
 _ABSENT = (

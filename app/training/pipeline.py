@@ -24,7 +24,7 @@ from app.training.checkpoints import Checkpoint, SavedRun
 from app.training.columns import current_version, with_columns_of_file
 from app.training.comparison import comparable_version, compare
 from app.training.dataset import JobRows
-from app.training.diagnostics import DIAGNOSED_ROWS, Diagnosed, SecondLook
+from app.training.diagnostics import Diagnosed, SecondLook
 from app.training.encoded import base_of, with_coefficients_of_version, with_schema
 from app.training.federated import Merge
 from app.training.fit_errors import fit_errors_translated
@@ -37,7 +37,7 @@ from app.training.interruptible import run_interruptibly
 from app.training.outages import outlast, pause
 from app.training.parent import Parent, differences, finish_promotion, resolved
 from app.training.progress import ProgressReporter
-from app.training.request import TrainingRequest
+from app.training.request import DIAGNOSED_ROWS, TrainingRequest
 from app.training.source_rows import check_unchanged, file_set, files_of
 from app.training.source_url import AllowedSources
 from app.training.sources import SourceFiles

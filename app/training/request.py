@@ -15,6 +15,9 @@ from app.regression.sufficient_statistics import WeightKind
 # `solver.start` that the start is uploaded or the current version. Formats 1 and 2 have `header` and `missing`, whose
 # default was to refuse, outside of `reading`.
 RECORD_FORMAT = 3
+# Most rows of a file that are looked at again by default. Up to this number, all standardised residuals are kept, so
+# that their quantiles are exact.
+DIAGNOSED_ROWS = 1_000_000
 _RENAMED_OPTIONS = {"held_out": "validation_fraction"}
 
 

@@ -143,9 +143,9 @@ def test_foreign_and_damaged_bytes_are_refused(data: st.DataObject) -> None:
 
 def test_numbers_that_are_not_finite_and_columns_that_disagree_are_refused() -> None:
     for damaged in (
-        ServedRows(5, Moments(5, np.array([np.nan]), np.ones((1, 1)), np.zeros(1), np.ones(1))),
-        ServedRows(5, Moments(5, np.zeros(2), -np.eye(2), np.zeros(2), np.ones(2))),
-        ServedRows(5, Moments(5, np.zeros(2), np.eye(2), np.zeros(3), np.ones(2))),
+        ServedRows(5, Moments(5, np.array([np.nan]), np.ones((1, 1)), np.zeros(1), np.ones(1), 5.0, 5.0)),
+        ServedRows(5, Moments(5, np.zeros(2), -np.eye(2), np.zeros(2), np.ones(2), 5.0, 5.0)),
+        ServedRows(5, Moments(5, np.zeros(2), np.eye(2), np.zeros(3), np.ones(2), 5.0, 5.0)),
     ):
         history = History()
         history.add(KEY, damaged, NOW)

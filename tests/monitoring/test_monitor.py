@@ -22,11 +22,12 @@ from app.monitoring.history import Requests
 from app.monitoring.monitor import Monitor
 from app.monitoring.served_rows import MAX_PAIRED_COLUMNS
 from app.monitoring.shared_histories import SharedHistories
-from app.monitoring.taps import MAX_ROWS, MAX_VALUES
+from app.monitoring.taps import MAX_ROWS
 from app.prediction.predictor import Predictor
 from app.prediction.query import PredictionOptions, PredictionQuery
 from app.registry.folder.publisher import FolderPublisher
 from app.registry.version_file import Version
+from app.regression.drift import MIN_ROWS
 from app.regression.terms import expand, parse_terms
 from app.storage.folder_store import FolderStore
 from app.storage.store import Blob, BlobInfo, Store
@@ -299,8 +300,7 @@ def test_lognormal_rows_like_the_training_rows_are_stable_and_a_doubled_scale_is
 def test_many_rows_are_sampled_and_both_numbers_are_kept(workers: Workers) -> None:
     monitor, version = workers.new(), version_of_numbers()
     serve(monitor, version, np.empty((0, 3)))
-    table = np.linspace(0, 1, 30_000).reshape(-1, 3)
-    serve(monitor, version, table)
+    serve(monitor, version, np.linspace(0, 1, 30_000).reshape(-1, 3))
     tap = monitor.tap(version)
     for _ in range(3000):
         tap.note([[0.5, 0.5, 0.5]], 1)
@@ -309,23 +309,50 @@ def test_many_rows_are_sampled_and_both_numbers_are_kept(workers: Workers) -> No
 
     found = monitor.drift(version, DAY)
     assert found.predicted_rows == 13_000
-    assert found.rows == pytest.approx(2 * MAX_ROWS, abs=50)
-    # The sample of a table is taken at regular distances.
-    assert found.columns["x0"].served_mean == pytest.approx(0.5, abs=0.01)
+    assert found.rows == 2 * MAX_ROWS
+    assert found.columns["x0"].served_mean == pytest.approx(0.5, abs=0.05)
     assert monitor.traffic("model").rows == 13_000
 
 
+def test_a_long_sorted_table_that_resembles_the_training_rows_is_stable(workers: Workers) -> None:
+    monitor, version = workers.new(), version_of_numbers(rows=2000)
+    table = np.random.default_rng(5).normal(20, 3, (200_000, 3))
+    table = table[np.argsort(table[:, 1])]
+
+    for number, batch in enumerate(np.array_split(table, 40)):
+        monitor.note(version, batch)
+        if number in (3, 31):  # The table takes longer than the time between two flushes.
+            monitor.flush()
+    found = monitor.drift(version, DAY)
+
+    assert (found.rows, found.predicted_rows) == (3 * MAX_ROWS, 200_000)
+    assert found.columns["x1"].served_mean == pytest.approx(20, abs=0.3)
+    assert found.verdict == "stable"
+
+
+def test_rows_of_a_sample_count_as_the_rows_that_they_stand_for(workers: Workers) -> None:
+    monitor, version = workers.new(), version_of_numbers()
+    serve(monitor, version, np.full((9000, 3), 10.0))
+    serve(monitor, version, np.full((1000, 3), 20.0))
+
+    found = monitor.drift(version, DAY)
+
+    assert found.columns["x0"].served_mean == pytest.approx(11)
+    assert found.extrapolated == pytest.approx(0.9)
+
+
 def test_a_prediction_of_many_columns_keeps_a_bounded_sample_and_only_means(workers: Workers) -> None:
-    columns = MAX_PAIRED_COLUMNS + 20
+    columns = MAX_PAIRED_COLUMNS + 150
     monitor, version = workers.new(), version_of_numbers(columns, rows=300)
     x = np.random.default_rng(0).normal(20, 3, (5000, columns))
     tap = monitor.tap(version)
     tap.note(x, len(x))
-    assert sum(map(len, tap._kept)) * columns <= MAX_VALUES
-    monitor.flush()
+    assert sum(map(len, tap._kept)) == MIN_ROWS
+    serve(monitor, version, x)
     assert not version.model.has_decomposed_design
 
     found = monitor.drift(version, DAY)
+    assert found.rows == 2 * MIN_ROWS
     assert found.columns["x7"].served_mean == pytest.approx(20, abs=1)
     assert (found.covariance_distance, found.extrapolated) == (None, None)
     assert "100 columns" in found.unavailable["covariance_distance"]

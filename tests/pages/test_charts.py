@@ -14,7 +14,7 @@ from app.pages.charts import svg
 from app.pages.charts.drift import Strip, strips
 from app.pages.charts.forest import Estimate, forest
 from app.pages.charts.residuals import bars, heat_map, partial_residuals, quantiles
-from app.pages.charts.waterfall import Contribution, largest, waterfall
+from app.pages.charts.waterfall import Contribution, largest, waterfall, without_noise
 from app.pages.lineage import MAX_LANES, rails
 
 HOSTILE = """<script>alert(1)</script>" onload="alert(2)' & ]]> é"""
@@ -124,6 +124,12 @@ def test_no_text_and_no_number_breaks_a_chart_of_residuals(name: str, edges: lis
     check_named(quantiles(edges, edges[::-1], name), name)
     check_named(partial_residuals(edges, means, HOSTILE), "Partial residuals of")
     check_named(strips([Strip(HOSTILE, edges[0], drifted=True)], name, HOSTILE, symmetric=True), name)
+
+
+def test_a_rounding_error_is_no_contribution() -> None:
+    parts = [Contribution("area", 410.3), Contribution("rooms", -2.1e-15), Contribution("floor", 1e-6)]
+    assert [part.value for part in without_noise(parts, 999.4)] == [410.3, 0, 1e-6]
+    assert [part.value for part in without_noise([Contribution("area", 1e-15)], 0)] == [1e-15]
 
 
 def test_a_hostile_name_is_text() -> None:

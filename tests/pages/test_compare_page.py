@@ -101,10 +101,6 @@ def test_the_page_is_accessible_fits_every_screen_and_runs_no_name_as_a_script(
         assert page.evaluate("window.ran") is None
 
 
-def test_the_page_is_light(shops: Service, weight_of: Callable[[str], int]) -> None:
-    assert weight_of(f"{shops.url}{PATH}?versions=1,2,3") < 150_000
-
-
 def test_a_faulty_file_shows_the_row_and_keeps_what_was_entered(shops: Service, page: Page, tmp_path: Path) -> None:
     page.goto(f"{shops.url}{PATH}?versions=1,2")
     file = tmp_path / "rows.csv"

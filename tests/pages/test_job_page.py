@@ -81,25 +81,6 @@ def test_the_end_of_a_job_is_shown_without_a_reload(
     expect(page).to_have_url(f"{site.url}/models/endless/versions/1#try")
 
 
-@pytest.mark.slow
-def test_the_page_reconnects_after_a_restart_and_shows_the_end(open_page: Callable[..., Page], tmp_path: Path) -> None:
-    service = Service(tmp_path).start()
-    try:
-        job_id = service.submit(**NAMED, model="endless", solver=ENDLESS)
-        page = open_page()
-        page.goto(f"{service.url}/jobs/{job_id}")
-        expect(field(page, "phase")).to_have_text("Fitting", timeout=WAIT)
-        service.stop()
-        expect(page.locator("#connection")).to_contain_text("Connection lost, trying again", timeout=WAIT)
-        service.start()
-        expect(page.locator("#connection")).to_be_hidden(timeout=WAIT)
-        expect(page.locator("#news")).to_have_text("Connected again.", timeout=WAIT)
-        service.client.post(f"/jobs/{job_id}/cancel")
-        expect(field(page, "status")).to_have_text("cancelled", timeout=WAIT)
-    finally:
-        service.stop()
-
-
 def test_a_failed_job_names_the_place_and_its_texts_are_escaped(
     page: Page, site: Service, assert_accessible: Callable[[Page], None], assert_fits: Callable[[Page], None]
 ) -> None:

@@ -1,5 +1,6 @@
 """Journeys through the pages in a real browser, from the first file to a rollback."""
 
+import os
 import re
 import signal
 from collections.abc import Callable, Iterator
@@ -220,10 +221,15 @@ def test_an_open_page_of_a_job_survives_a_crash_and_shows_the_end(
 
         service.kill()
         expect(page.locator("#connection")).to_contain_text("Connection lost, trying again")
+        reached = arm(steps, "fitted", signal.SIGSTOP)
         service.start()
+        expect(page.locator("#news")).to_have_text("Connected again.")
+        expect(page.locator("#connection")).to_be_hidden()
+        wait_for(reached.exists)
+        for trainer in service.trainers():
+            os.kill(trainer, signal.SIGCONT)
         expect(page.locator('[data-field="status"]')).to_have_text("succeeded")
         expect(page.get_by_text("Version 1 of crashed is ready.")).to_be_visible()
-        expect(page.locator("#connection")).to_be_hidden()
         assert page.evaluate("window.sameDocument")
     finally:
         service.kill()

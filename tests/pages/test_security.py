@@ -8,6 +8,7 @@ from typing import Any
 
 import httpx
 import pytest
+from browsing import page_paths
 from playwright.sync_api import Browser, Page, expect
 from service import Service
 from sign_in import HTML, browser_of, guarded_service, key_of, origin_of, sign_in, token_in
@@ -53,24 +54,17 @@ def _train(site: Service, model: str, columns: list[str], rows: list[list[Any]],
     return site.ended_job(answer)
 
 
-def page_urls() -> list[str]:
-    """Return the path of each page, with the hostile model's name and its version."""
-    values = {"{model}": "hostile", "{version}": "1", "{job}": "latest"}
-    paths = []
-    for router in PAGES:
-        for route in router.routes:
-            if isinstance(route, PageRoute) and "GET" in (route.methods or ()):
-                path = route.path
-                for parameter, value in values.items():
-                    path = path.replace(parameter, value)
-                paths.append(path)
-    return paths
-
-
 def test_scripts_in_names_do_not_run(hostile: Service, page: Page) -> None:
-    assert {"/", "/login"} <= set(page_urls())
+    paths = page_paths("hostile")
+    assert {"/", "/login"} <= set(paths)
     # The fixture `page` fails if the content security policy has to stop anything.
-    for path in [*page_urls(), f"/{SCRIPT}", f"/?q={SCRIPT}", f"/?next={SCRIPT}", "/models/hostile/versions/9"]:
+    for path in [
+        *page_paths("hostile"),
+        f"/{SCRIPT}",
+        f"/?q={SCRIPT}",
+        f"/?next={SCRIPT}",
+        "/models/hostile/versions/9",
+    ]:
         answer = page.goto(hostile.url + path)
         assert answer is not None
         assert answer.status in (200, 404, 422), path
@@ -105,7 +99,7 @@ def _assert_harmless(page: Page) -> None:
 
 def test_every_page_has_the_policy(site: Service) -> None:
     with browser_of(site) as client:
-        for path in [*page_urls(), "/nothing", "/?next=x"]:
+        for path in [*page_paths("hostile"), "/nothing", "/?next=x"]:
             headers = client.get(path, follow_redirects=True).headers
             assert headers["content-security-policy"] == POLICY, path
             assert headers["referrer-policy"] == "same-origin"

@@ -135,14 +135,12 @@ def test_a_keyboard_reaches_the_content_first(site: Service, page: Page) -> None
     assert current.all_inner_texts() == ["Models"]
 
 
-def test_pages_are_light_and_fit_every_screen(
+def test_pages_fit_every_screen(
     site: Service,
     open_page: Callable[..., Page],
     assert_accessible: Callable[[Page], None],
     assert_fits: Callable[[Page], None],
-    weight_of: Callable[[str], int],
 ) -> None:
-    assert weight_of(site.url) < 150_000
     for scheme in ("light", "dark"):
         page = open_page(color_scheme=scheme)
         for path in ("/", "/nothing"):

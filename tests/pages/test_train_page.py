@@ -6,6 +6,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from browsing import drop_file
 from playwright.sync_api import Locator, Page, Route, expect
 from service import Service
 from sign_in import browser_of, origin_of, token_in
@@ -57,23 +58,14 @@ def jobs(site: Service) -> int:
 def test_a_dropped_file_is_previewed_and_trained(
     site: Service,
     page: Page,
+    table: Path,
     assert_accessible: Callable[[Page], None],
     assert_fits: Callable[[Page], None],
 ) -> None:
     before = jobs(site)
     open_train(page, site)
     assert_accessible(page)
-    page.evaluate(
-        """(text) => {
-            const data = new DataTransfer();
-            data.items.add(new File([text], "Flats in 2026.csv", { type: "text/csv" }));
-            for (const name of ["dragover", "drop"]) {
-              const event = new DragEvent(name, { dataTransfer: data, bubbles: true, cancelable: true });
-              document.getElementById("drop").dispatchEvent(event);
-            }
-        }""",
-        TABLE,
-    )
+    drop_file(page, table)
     expect(row_of(page, "city")).to_contain_text("3 levels: lima 20, oslo 20, rome 20")
     expect(row_of(page, "listed")).to_contain_text("2026-01-01 to 2026-01-28")
     expect(row_of(page, "floor")).to_contain_text("6 (10.0 %)")
@@ -143,6 +135,14 @@ def test_the_form_works_without_scripts(
     page.get_by_role("button", name="Preview the file").click()
     expect(row_of(page, "floor")).to_contain_text("9 levels")
     expect(page.get_by_label("Kind of floor")).to_have_value("category:floor")
+    page.get_by_text("More options", exact=True).click()
+    page.get_by_label("Diagnostics for more than").check()
+    page.get_by_label("Earlier rows").select_option(label="stay, and these are added")
+    page.set_input_files("#file", table)
+    page.get_by_role("button", name="Train").click()
+    expect(page.get_by_text("does not see the other rows").first).to_be_visible()
+    expect(page.get_by_label("Diagnostics for more than")).to_be_checked()
+    page.get_by_label("Earlier rows").select_option(label="are replaced by these")
     page.set_input_files("#file", table)
     page.get_by_role("button", name="Train").click()
     page.wait_for_url(re.compile(r"/jobs/[0-9a-f-]{36}$"))
@@ -218,7 +218,3 @@ def test_a_file_that_is_no_table_is_refused_on_the_page(
         answer = client.post(path, data=data, files=files, headers=headers)
         assert answer.status_code in (httpx.codes.UNPROCESSABLE_ENTITY, httpx.codes.UNSUPPORTED_MEDIA_TYPE)
         assert (words in answer.text, 'value="kept"' in answer.text) == (True, True), answer.text
-
-
-def test_the_page_is_light(site: Service, weight_of: Callable[[str], int]) -> None:
-    assert weight_of(f"{site.url}/train") < 150_000

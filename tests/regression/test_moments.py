@@ -44,6 +44,21 @@ def test_moments_without_pairs_merge_with_moments_that_have_them(rows: np.ndarra
     assert_equal(merged, np.vstack([rows, rows]))
 
 
+def test_a_sample_counts_as_the_rows_that_it_stands_for() -> None:
+    random = np.random.default_rng(0)
+    few, many = random.normal(3, 1, (50, 2)), random.normal(0, 2, (80, 2))
+
+    merged = Moments.of(few).merge(Moments.of(many, weight=5.0))
+
+    weights = np.repeat([1.0, 5.0], [50, 80])
+    rows = np.vstack([few, many])
+    assert (merged.rows, merged.weight) == (130, 450)
+    assert merged.mean == pytest.approx(np.average(rows, axis=0, weights=weights))
+    assert merged.products / merged.weight == pytest.approx(np.cov(rows.T, aweights=weights, bias=True))
+    assert merged.effective_rows == pytest.approx(450**2 / (50 + 80 * 25))
+    assert Moments.of(many, weight=5.0).covariance == pytest.approx(np.cov(many.T))
+
+
 def test_a_mean_far_from_zero_costs_no_digits_of_the_variance() -> None:
     rows = np.random.default_rng(0).normal(1e9, 1e-3, (4000, 2))
     merged = Moments.of(rows[:1])

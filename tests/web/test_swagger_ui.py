@@ -76,7 +76,7 @@ def execute(page: Page, operation: str, content_type: str | None = None) -> tupl
 
 
 def operations(service: Service) -> list[str]:
-    """Return all operations in the order of the document, but deletions last: of what is in a model, then of the model."""
+    """Return all operations in the order of the document, but deletions last: parts of a model before it."""
     found = [
         (method == "delete" and -path.count("/"), f"{operation['tags'][0]}-{operation['operationId']}")
         for path, methods in service.client.get("/openapi.json").json()["paths"].items()

@@ -2,7 +2,8 @@
 
 import math
 from collections.abc import Sequence
-from itertools import pairwise
+from itertools import groupby, pairwise
+from operator import itemgetter
 
 from markupsafe import Markup
 
@@ -22,15 +23,15 @@ def heat_map(
     frame = svg.Frame(height=280, left=64)
     x_scale = svg.LinearScale.over(x_edges, frame.left, frame.x_end)
     y_scale = svg.LinearScale.over(y_edges, frame.y_end, frame.top)
+    places = [round(y_scale(edge)) for edge in y_edges]
     most = max((count for column in counts for count in column), default=0)
     commands: list[list[str]] = [[] for _ in range(SHADES)]
-    for column, (left, right) in zip(counts, pairwise(x_edges), strict=True):
-        for count, (low, high) in zip(column, pairwise(y_edges), strict=True):
-            if count > 0:
-                shade = math.ceil(SHADES * math.log1p(count) / math.log1p(most)) - 1
-                commands[min(max(shade, 0), SHADES - 1)].append(
-                    _box(x_scale(left), y_scale(high), x_scale(right), y_scale(low))
-                )
+    for column, (left, right) in zip(counts, pairwise(round(x_scale(edge)) for edge in x_edges), strict=True):
+        cells_of_column = zip((_shade(count, most) for count in column), pairwise(places), strict=True)
+        for shade, run in groupby(cells_of_column, key=itemgetter(0)):
+            if shade is not None:
+                ends = [ends for _, ends in run]
+                commands[shade].append(_box(left, ends[-1][1], right, ends[0][0]))
     cells = [
         svg.path(boxes, "cell", fill_opacity=f"{(shade + 1) / SHADES:.2f}")
         for shade, boxes in enumerate(commands)
@@ -40,6 +41,13 @@ def heat_map(
     description = f"At most {most} rows in a cell. The dashed line is a residual of 0."
     axes = [svg.x_axis(frame, x_scale, labels[0]), svg.y_axis(frame, y_scale, labels[1])]
     return svg.chart(frame, name, description, *axes, *cells, zero)
+
+
+def _shade(count: int, most: int) -> int | None:
+    """Return the shade of a cell from 0 on, or None if it is empty."""
+    if count <= 0:
+        return None
+    return min(max(math.ceil(SHADES * math.log1p(count) / math.log1p(most)) - 1, 0), SHADES - 1)
 
 
 def quantiles(theoretical: Sequence[float], observed: Sequence[float], name: str) -> Markup:

@@ -10,12 +10,19 @@ from app.pages.charts import svg
 ROW = 26.0
 BAR = 16.0
 NUMBER_WIDTH = 64.0
+ROUNDING = 1e-13  # Largest rounding error of a contribution, relative to the numbers of its sum.
 
 
 @dataclass(frozen=True)
 class Contribution:
     name: str
     value: float
+
+
+def without_noise(contributions: Sequence[Contribution], size: float) -> list[Contribution]:
+    """Return the contributions with 0 for those that are rounding errors of numbers of this size."""
+    least = ROUNDING * max([size, *(abs(each.value) for each in contributions)])
+    return [Contribution(each.name, each.value if abs(each.value) > least else 0.0) for each in contributions]
 
 
 def largest(contributions: Sequence[Contribution], most: int) -> list[Contribution]:

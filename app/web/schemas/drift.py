@@ -94,7 +94,7 @@ class DriftView(Schema):
     predicted_rows: int
     """Number of all rows that were predicted."""
     extrapolated: float | None
-    """Share of the summarised rows that are flagged as extrapolation."""
+    """Share of the rows that are flagged as extrapolation, estimated from those that were summarised."""
     columns: dict[str, ColumnDriftView]
     """By column of the model: a feature, a level of one, or a term."""
     categories: dict[str, CategoryDriftView]
