@@ -27,7 +27,7 @@ PATIENCE = 5.0  # Seconds that a busy machine may add.
 NAMES: dict[str, Any] = {"feature_names": ["temp", "rainfall", "humidity"], "target_names": ["apples", "oranges"]}
 ROW = {"instances": [[75, 63, 44]]}
 TRAFFIC = "/models/crop-yield/traffic"
-WHOLE = {"model": "crop-yield", "set_at": None, "answered": {}, "shadow": None}
+WHOLE: dict[str, Any] = {"model": "crop-yield", "set_at": None, "answered": {}, "shadow": None}
 
 
 @pytest.fixture(scope="module")
