@@ -1,1 +1,1 @@
-"""What happens to the served versions after training: the rows that they predict for, and how right they were."""
+"""Versions in use: the rows that they predict for, their requests, and the errors of their predictions."""

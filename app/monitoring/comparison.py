@@ -218,7 +218,7 @@ class _Comparison:
         return CategoryDrift(psi, moments.rows, unseen_share, _most_changed(labels, training, served))
 
     def _missing(self) -> Iterator[tuple[str, MissingValues]]:
-        """Yield the missing values by feature. Many more of them than gaps in training are drift."""
+        """Yield the missing values by feature. A share that is much larger than in training is drift."""
         served, card = self._served, self._version.card
         absent = served.gaps + served.unseen
         # A row has at most one gap or unknown level of a feature, so at least this number of rows was sent.

@@ -8,9 +8,11 @@ from app.monitoring.served_rows import ServedRows
 from app.monitoring.split_counts import SplitCounts, include
 from app.registry.version_file import Version
 
-MAX_VERSIONS = 20  # Versions in a history. The one that has not been used for longest is removed.
-MAX_MODELS = 100  # Models whose requests are counted. The one that has not been used for longest is removed.
-MAX_BYTES = 4 << 20  # Bytes of all summaries. Above, the oldest lose their cross products, then the oldest versions go.
+MAX_VERSIONS = 20  # Versions in a history. The least recently used one is removed.
+MAX_MODELS = 100  # Models whose requests are counted. The least recently used one is removed.
+# Bytes of all summaries. If there are more, the oldest lose their cross products. If that is not enough, the oldest
+# versions are removed.
+MAX_BYTES = 4 << 20
 MINUTE, HOUR, DAY = 60, 3600, 86_400
 MINUTES = 60  # Minutes for which requests are counted.
 
@@ -66,7 +68,7 @@ class Requests:
 
 @dataclass(eq=False)
 class History:
-    """What one worker saw. It is bounded in versions, models, buckets and bytes."""
+    """The requests and summaries of one worker. The versions, models, buckets and bytes are limited."""
 
     versions: dict[VersionKey, dict[Bucket, ServedRows]] = field(default_factory=dict)
     requests: dict[str, dict[int, Requests]] = field(default_factory=dict)  # by model, then by minute since 1970
@@ -109,7 +111,7 @@ class History:
         self.compact(now)
 
     def compact(self, now: float) -> None:
-        """Merge buckets of an age into longer ones, and remove what is too old or too much."""
+        """Merge old buckets into longer ones, and remove what is too old or exceeds a limit."""
         for key, buckets in list(self.versions.items()):
             for tier, longer in zip(TIERS, (*TIERS[1:], None), strict=True):
                 for bucket in [

@@ -1,4 +1,6 @@
-"""Monitor: what a version is used for, summed over all workers. It is computed in a thread, off the hot path.
+"""Monitor: the requests and the served rows of versions, summed over all workers.
+
+A thread computes the sums, so that predictions do not wait.
 
 A prediction leaves its rows in a tap. Every FLUSH_SECONDS, a thread summarises them. Every few seconds it writes the
 summary for the other workers. A worker that is killed loses what it has not written, at most one of these intervals.
@@ -30,7 +32,7 @@ SWEEP_SECONDS = 3600.0  # Seconds between two removals of what has aged out.
 STOP_SECONDS = 2.0  # Longest wait for the last write, when the worker stops.
 MAX_TAPS = 20  # Versions whose rows are summarised per flush.
 MAX_MODELS = 100  # Models whose requests are counted per flush.
-MAX_LOOKUPS = 10  # Models per flush of which it is found out whether they exist, after requests that failed.
+MAX_LOOKUPS = 10  # Models per flush that are looked up after failed requests, because clients can send any name.
 HOUR = 3600.0
 
 # Called with the name of a model and its requests since the last call. Called in a thread.

@@ -14,7 +14,7 @@ from app.regression.sufficient_statistics import Array
 # Encoded rows: plain lists of floats, or a matrix.
 Rows: TypeAlias = Sequence[Sequence[Any]] | Array
 
-# Rows of one version that are summarised per flush. Of more, a sample is taken, so that a flush takes about 1 ms.
+# Rows of one version that are summarised per flush. If there are more, a sample is taken, so a flush takes about 1 ms.
 MAX_ROWS = 1000
 # Values of one version's columns that are summarised per flush, which bounds the rows of a wide model.
 MAX_VALUES = 1 << 14
@@ -31,10 +31,9 @@ def rows_kept(version: Version) -> int:
 class Tap:
     """Keeps the encoded rows of short requests, from one thread at a time, until another thread collects them.
 
-    A prediction only appends to a bounded list. Of more rows than there is room for, the first are kept.
-
-    Each counter is written by one side only, so that no lock is needed: the predicting thread counts upwards, and the
-    collecting thread remembers how far it got.
+    A prediction only appends to a bounded list. If there is no room for all rows, the first ones are kept. Each counter
+    is written by one side only, so that no lock is needed: the predicting thread counts upwards, and the collecting
+    thread remembers how far it got.
     """
 
     __slots__ = (

@@ -43,7 +43,7 @@ class Access:
     can_predict: bool = True
     can_train: bool = False
     can_promote: bool = False
-    reason: str | None = None  # why nothing can be changed, without keys
+    reason: str | None = None  # why this client cannot change anything, if there are no keys
 
     @property
     def signed_in(self) -> bool:

@@ -1,4 +1,4 @@
-"""Tokens in forms, by which the service knows that one of its own pages sent a form (CSRF).
+"""Tokens in forms, which prove that one of the service's own pages sent the form (protection against CSRF).
 
 A browser has a random secret in a cookie that neither scripts nor other sites can read. The token in a form is a hash
 of that secret and of the session's API key, so no state is kept, and a token ends with its session.

@@ -1,4 +1,4 @@
-"""The fields of the form for a prediction: one for each feature, with what is known of it from training."""
+"""The fields of the form for a prediction: one for each feature, with its range or levels in training."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -77,7 +77,7 @@ def example_form(version: Version) -> FilledForm:
 
 
 def sent_form(version: Version, values: Mapping[str, str]) -> FilledForm:
-    """Return the form with the values that were sent. Those that are no number where one is needed are faults."""
+    """Return the form with the values that were sent. A text in a field that needs a number is a fault."""
     return _form(version, values)
 
 
@@ -107,7 +107,7 @@ def _form(version: Version, values: Mapping[str, str] | None) -> FilledForm:
 
 
 class _Training:
-    """What the training rows tell of features: means and ranges, as far as they are known."""
+    """The means and ranges of features in the training rows, if they are known."""
 
     def __init__(self, version: Version) -> None:
         model = version.model

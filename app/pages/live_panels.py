@@ -1,4 +1,4 @@
-"""What is known of a version in use: its share of the traffic, drift, and errors against outcomes that came later."""
+"""A version in use: its share of the traffic, its drift, and the errors of predictions whose outcomes came later."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""The session of a browser: the cookie that holds its API key, and where it goes after it has signed in."""
+"""The session of a browser: the cookie that holds its API key, and the path to return to after signing in."""
 
 import re
 from urllib.parse import unquote
@@ -37,9 +37,9 @@ def set_cookie(request: Request, response: Response, name: str, value: str, max_
 
 
 def own_path(path: str | None) -> str:
-    """Return the path, without the prefix of a proxy, if it is one of this service, otherwise `/`.
+    """Return the path, without the prefix of a proxy, if it belongs to this service, otherwise `/`.
 
-    The paths to sign in and out are not returned either: they are nowhere to go after that.
+    For the paths to sign in and out, return `/` too.
     """
     if path is None or len(path) > MAX_NEXT:
         return "/"

@@ -1,4 +1,4 @@
-"""The version that a page shows, reduced to a few targets, so that a page of thousands of targets stays small."""
+"""The version that a page shows, reduced to a few targets, so that pages of wide models stay small."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace

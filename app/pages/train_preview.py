@@ -30,7 +30,7 @@ REASONS = {
 
 
 class Preview:
-    """What is known of a file that was sent, and of the fields that were sent with it."""
+    """A file that was sent with its fields, and the results of reading it."""
 
     def __init__(self, request: Request) -> None:
         self.view: Mapping[str, Any] | None = None  # as POST /inspect returns it
@@ -61,7 +61,7 @@ class Preview:
     def _read(self, source: Source, draft: TrainingRequest, faults: tuple[FieldError, ...]) -> None:
         rows = [fault.row for fault in faults if fault.row is not None][:MAX_SHOWN_FAULTS]
         self._faults = faults
-        # The preview is not worth an error of its own.
+        # An error here must not fail the request, because the preview is optional.
         with contextlib.suppress(LinserveError):
             table_format = known_format(draft.format, source)
             self._rows = first_rows(source, table_format, draft.reading, rows, get_memory(self._request).reserve)

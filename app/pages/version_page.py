@@ -1,4 +1,4 @@
-"""The page of a version: what it is, how good it is, and what it does with a row."""
+"""The page of a version: its facts, metrics, coefficients and diagnostics, and a form for a prediction."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -41,7 +41,7 @@ MODES = {"replace": "trained anew, after", "update": "rows added to", "forget": 
 
 @dataclass(frozen=True)
 class Detail:
-    """How much a page shows of what its version has."""
+    """How many items of each kind a page shows."""
 
     coefficients: Limits
     columns: int  # in the table of the schema

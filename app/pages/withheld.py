@@ -5,7 +5,7 @@ from itertools import product
 
 from app.pages.charts.svg import number
 
-# Reasons for nulls that nobody misses on a page, by the field.
+# Fields whose nulls are not explained on a page.
 _UNMISSED = ("covariance", "parent", "job", "validation", "precision_bounds", "shares", "diagnostics")
 _UNEXPLAINED = "This number was not recorded."
 

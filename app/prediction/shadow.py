@@ -27,15 +27,15 @@ def shadow_rows(rows: list[Any] | Array, asked: Version, shadow: Version) -> lis
 
 
 def _encoding(version: Version) -> list[tuple[Any, ...]]:
-    """Return everything that decides which numbers a value becomes."""
+    """Return everything that decides how values are encoded as numbers."""
     return [(column.name, column.kind, column.levels, column.missing, column.fill) for column in version.table.features]
 
 
 def differences(query: PredictionQuery, predictions: Array, asked: Version, shadow: Version) -> dict[str, Array] | None:
     """Return the shadow's predictions minus the given ones, (n,) for each target that both versions have.
 
-    NaN for a row with a value that is missing, or that the shadow does not know. None if the shadow cannot predict for
-    these rows. Raises InvalidInput, PredictionTooLarge.
+    NaN for a row with a missing value, or with a level that is unknown to the shadow. None if the rows lack one of its
+    features. Raises InvalidInput, PredictionTooLarge.
     """
     rows = shadow_rows(query.rows, asked, shadow)
     if rows is None:

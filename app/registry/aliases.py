@@ -18,7 +18,7 @@ from app.storage.store import BlobChanged, BlobNotFound, Store
 CURRENT = "current"  # The name of the version that is current, which every model has.
 MAX_ALIASES = 50  # Names of a model.
 MAX_KNOWN = 1000  # Models whose names are in memory.
-ATTEMPTS = 5  # To change the names while others change them too.
+ATTEMPTS = 5  # Attempts to change the names while other processes change them too.
 RULE = (
     "A name has 1 to 64 of a-z, 0-9, dot, underscore and hyphen, and begins and ends with a letter or digit. "
     f"`{CURRENT}` is that of the current version, and a promotion changes it."
@@ -104,7 +104,7 @@ class Aliases:
                 continue
             self._keep(model, _Known(versions, etag, time.monotonic()))
             return
-        raise Conflict(f'The aliases of "{model}" are changed by others at the same time. Try again.')
+        raise Conflict(f'Other clients are changing the aliases of "{model}" at the same time. Try again.')
 
     def _read(self, model: str) -> _Known:
         known = self._known.get(model)

@@ -39,7 +39,7 @@ VARIANCE_ERRORS = 5.0
 # Negative logarithm of the probability by which a column that varied in training may have one value by chance.
 STUCK_LOGARITHM = 9.0
 MAX_FOURTH_POWER = 1e200  # Fourth powers of larger deviations count as this, because their sum would overflow.
-ROWS_PER_DIRECTION = 10  # Served rows for each direction without which a covariance is mostly noise.
+ROWS_PER_DIRECTION = 10  # Served rows that are needed for each direction. With fewer, a covariance is mostly noise.
 # Deviations in a direction, relative to those of unit-norm columns, below which cross products do not resolve it.
 RESOLVED = 1e-6
 
@@ -227,7 +227,7 @@ def _column_kurtosis(statistics: SufficientStatistics, served: Moments, fourths:
 
 
 def _training_kurtosis(statistics: SufficientStatistics) -> Array:
-    """Return a number that the kurtosis of each column of training rows exceeds, (p,), and at least 3.
+    """Return a lower bound of the kurtosis of each column of the training rows, (p,), and at least 3.
 
     Their fourth powers are not known, only their ranges. The two extremes alone have the kurtosis (z_1^4 + z_2^4) / n.
     In heavy tails, they are most of it.

@@ -30,11 +30,11 @@ from app.web.state import get_memory, get_services
 
 MEDIA_TYPES = (bodies.JSON, *BY_MEDIA_TYPE)
 
-_OTHER_BRACKETS = 2  # Brackets of a body that belong to no row.
+_OTHER_BRACKETS = 2  # Opening brackets of a body that belong to no row.
 
 
 class _Source(NamedTuple):
-    """A file of outcomes, and how the text of the training rows was divided."""
+    """A file of outcomes, and how the text of the training rows was read."""
 
     content: Body
     table_format: TableFormat
@@ -42,7 +42,7 @@ class _Source(NamedTuple):
 
 
 async def match_request(request: Request, model: str) -> dict[str, Any]:
-    """Return the answer to POST /models/{model}/actuals. Nothing is stored if a row is at fault."""
+    """Return the answer to POST /models/{model}/actuals. If a row is invalid, nothing is stored."""
     media_type = await bodies.content_type(request, *MEDIA_TYPES)
     table_format = BY_MEDIA_TYPE.get(media_type)
     services = get_services(request)

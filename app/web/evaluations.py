@@ -45,7 +45,7 @@ from app.web.state import get_memory, get_services
 MEDIA_TYPES = (bodies.JSON, *BY_MEDIA_TYPE)
 MAX_METRICS = 20_000  # Versions times targets times segments in a response, which has about 250 bytes for each.
 
-_OTHER_BRACKETS = 3  # Brackets of a body that belong to no row: of the body and of its two lists.
+_OTHER_BRACKETS = 3  # Opening brackets of a body that belong to no row: those of the body and of its two lists.
 
 
 async def evaluate_request(request: Request, model: str, number: int | None = None) -> dict[str, Any]:

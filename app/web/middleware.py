@@ -19,7 +19,7 @@ from app.web.state import Services
 
 OK = 200
 CLIENT_ERROR, SERVER_ERROR = 400, 500
-# Statuses that say nothing about a model: the client went away, or may not predict.
+# Statuses that are not counted for a model: the client disconnected, or may not predict.
 _NOT_COUNTED = (0, 401, 403)
 # Browsers guess no content types, and load and run nothing in a response (the documentation page has its own policy).
 # Other sites can neither embed nor read a response. Proxies do not store it.

@@ -71,7 +71,7 @@ def predict(
         return result, intervals(query, result)
     try:
         result = predictor.predict(recorded)
-    except PredictionTooLarge:  # The bound of an interval may be too large, which was not asked for.
+    except PredictionTooLarge:  # An interval may overflow, but the client did not request it.
         return predictor.predict(query), None
     return result._replace(intervals=None), result.intervals
 

@@ -1,6 +1,6 @@
 """Shadows: versions that predict too, and whose predictions are compared with those that were returned.
 
-A shadow predicts in one thread after the response was made. What that thread has to do is bounded, and no fault in it
+A shadow predicts in one thread, after the response was made. The work of that thread is limited, and none of its errors
 reaches a client.
 """
 
@@ -32,7 +32,7 @@ def rows_at_most(version: Version) -> int:
 
 
 class Shadows:
-    """Predicts with shadow versions in one thread, and counts how far they are from the answers. Thread-safe."""
+    """Predicts with shadow versions in one thread, and summarises their differences from the responses. Thread-safe."""
 
     def __init__(self, registry: ModelReader, monitor: Monitor) -> None:
         self._registry, self._monitor = registry, monitor

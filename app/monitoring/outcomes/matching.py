@@ -14,7 +14,7 @@ from app.monitoring.outcomes.recording import add_hours, hour_of
 from app.monitoring.outcomes.records import Matches, OutcomeRows, Result
 
 LARGEST = 1e150  # Largest error that is added up; the square of a larger one would not be a 64-bit number.
-# Magnitude of an error: its exponent in units of MAGNITUDE, in base 2, and of smaller ones the SMALLEST magnitude.
+# Magnitude of an error: its binary exponent divided by MAGNITUDE, and at least SMALLEST.
 MAGNITUDE, SMALLEST = 10, -20
 _COUNTS = ("rows", "interval_rows", "covered")
 _SUMS = (*_COUNTS, "error", "absolute", "squared")
@@ -23,7 +23,7 @@ _SUMS = (*_COUNTS, "error", "absolute", "squared")
 def match(
     connection: sa.Connection, database: Database, model: str, rows: OutcomeRows, *, since: float, replace: bool
 ) -> Matches:
-    """Store outcomes of predictions made `since` a time, and return what became of them."""
+    """Store outcomes of predictions made `since` a time, and return the results."""
     found = _recorded(connection, database, model, rows.ids, since)
     targets = _targets(connection, database, model, {record.version for record in found.values()})
     matches, merges = Matches(), _Merges(targets, replace=replace)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 DAY_SECONDS = 86_400
 MATCHED_AT_ONCE = 500  # Rows of outcomes in one transaction.
-ATTEMPTS = 3  # To record predictions below the limit while other workers record too.
+ATTEMPTS = 3  # Attempts to record predictions within the limit while other workers record too.
 # After a failure that took SLOW_SECONDS, nothing is recorded for PAUSE_SECONDS, because each prediction would wait as
 # long for the same failure, in one of the few threads that others need.
 SLOW_SECONDS = 1.0

@@ -15,7 +15,7 @@ from app.monitoring.outcomes.records import NotRecorded, RecordedRows
 HOUR = 3600
 SHARE_IN_USE = 0.95  # Share of the byte limit above which the oldest records are removed.
 REMOVED_AT_ONCE = 2000  # Records that one transaction removes.
-MAX_BATCHES = 20  # Transactions after which other work has its turn.
+MAX_BATCHES = 20  # Transactions after which other work is done first.
 ROW_BYTES = 200  # Bytes of a record and its entries in indexes, in addition to its own values.
 _INSERTED_AT_ONCE = 1000
 

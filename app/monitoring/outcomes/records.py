@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 Array: TypeAlias = NDArray[np.float64]
 
 LEVEL = 0.95  # Level of the intervals that are recorded with predictions.
-MAX_NAMED = 20  # Ids that an answer names.
+MAX_NAMED = 20  # Ids of each kind that a response lists.
 
-# What became of one value: another one was known and stays, or none was given.
+# Result for one value: another one was known and stays, or none was given.
 Result: TypeAlias = Literal["new", "replaced", "repeated", "different", "none"]
 
 
@@ -49,7 +49,7 @@ class OutcomeRows(NamedTuple):
 
 @dataclass
 class Matches:
-    """What became of outcomes. A row counts in `matched` if it has a value that was not known before."""
+    """The results of outcomes. A row counts in `matched` if it has a value that was not known before."""
 
     matched: int = 0
     replaced: int = 0  # Rows without a new value, and with one that replaced another.
@@ -99,7 +99,7 @@ class TargetError(TypedDict):
     mae: float | None
     bias: float | None  # Mean error.
     interval_rows: int  # Rows whose predictions had an interval.
-    interval_coverage: float | None  # Share of them whose interval has the outcome.
+    interval_coverage: float | None  # Share of them whose interval contains the outcome.
 
 
 @dataclass(frozen=True)

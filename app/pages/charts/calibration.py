@@ -37,7 +37,7 @@ def calibration(series: Sequence[Series], name: str, target: str) -> Markup:
     diagonal = svg.line(frame.left, frame.y_end, frame.x_end, frame.top, "reference")
     description = (
         f"{len(series)} version{'s' if len(series) > 1 else ''}, each with a point for each tenth of its predictions. "
-        "Points above the diagonal: the observations are higher than predicted. The table has the numbers."
+        "At points above the diagonal, the observations are higher than the predictions. The table has the numbers."
     )
     return svg.chart(
         frame,

@@ -20,7 +20,7 @@ class Strip:
 
 
 def strips(columns: Sequence[Strip], name: str, label: str, *, symmetric: bool) -> Markup:
-    """Return a strip for each column, from no distance to its own. Drifted ones are marked and say so."""
+    """Return a bar for each column, as long as its distance. Drifted columns have a mark and a text."""
     frame = svg.Frame(
         width=svg.WIDTH,
         height=ROW * len(columns) + 58,

@@ -11,7 +11,7 @@ from app.pages.charts import svg
 
 Point: TypeAlias = tuple[float, float]  # epoch and loss
 
-_STYLES = 5  # Looks of curves, which differ in colour and in dashes.
+_STYLES = 5  # Styles of curves, which differ in colour and in dashes.
 _LABEL_HEIGHT = 15.0
 _GAUGE_LOW, _GAUGE_HIGH = 1e-3, 10.0  # Learning rates at the ends of a gauge, relative to the bound.
 

@@ -19,7 +19,7 @@ def heat_map(
     name: str,
     labels: tuple[str, str],
 ) -> Markup:
-    """Return the map of counts[x][y]. Darker cells have more rows, by the logarithm."""
+    """Return the heat map of counts[x][y]. The shade of a cell grows with the logarithm of its count."""
     frame = svg.Frame(height=280, left=64)
     x_scale = svg.LinearScale.over(x_edges, frame.left, frame.x_end)
     y_scale = svg.LinearScale.over(y_edges, frame.y_end, frame.top)
@@ -63,7 +63,7 @@ def quantiles(theoretical: Sequence[float], observed: Sequence[float], name: str
         svg.x_axis(frame, x_scale, "Quantile of the normal distribution"),
         svg.y_axis(frame, y_scale, "Standardised residual"),
     ]
-    return svg.chart(frame, name, "Points on the dashed line are normal.", *axes, line, points)
+    return svg.chart(frame, name, "Normal residuals are on the dashed line.", *axes, line, points)
 
 
 def bars(

@@ -1,4 +1,4 @@
-"""A small line of a few numbers, to be read in a table: without axes, with its ends and extremes in its name."""
+"""Sparkline: a small line chart without axes, for a cell of a table. Its accessible name has the ends and extremes."""
 
 import math
 from collections.abc import Mapping
@@ -39,7 +39,7 @@ def sparkline(values: Mapping[int, float | None], what: str) -> Markup:
 
 
 def _alone(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Return the points without a neighbour, through which no line goes."""
+    """Return the points without a neighbour, which are drawn as dots because no line goes through them."""
     heights = [math.nan, *(height for _, height in points), math.nan]
     return [
         point

@@ -13,7 +13,7 @@ from markupsafe import Markup, escape
 
 Content: TypeAlias = str | Markup
 
-# Base steps of the ticks of a linear axis. The others are these times a power of 10.
+# Steps between the ticks of a linear axis, up to a power of 10.
 _STEPS = (1.0, 2.0, 2.5, 5.0, 10.0)
 _LARGEST_PLAIN = 1e6  # Numbers from this size on are written with an exponent.
 _SMALLEST_PLAIN = 1e-4  # Numbers below this size are written with an exponent.
@@ -160,7 +160,7 @@ def number(value: float | None, digits: int = 4) -> str:
 
 
 def _minus(text: str) -> str:
-    """Return the text of a number with the sign that is as wide as a plus."""
+    """Return the text of a number. Negative ones have a true minus, which is as wide as a plus."""
     return text.replace("-", "\N{MINUS SIGN}")
 
 
@@ -189,7 +189,7 @@ def element(tag: str, *children: Content, **attributes: Content | float | None) 
 
 
 def coordinate(value: float) -> str:
-    """Return a number of the drawing, with a precision that no screen exceeds."""
+    """Return a coordinate as text, rounded to less than a pixel."""
     short = f"{value:.1f}"
     return short.removesuffix(".0") if not short.startswith("-0.0") else "0"
 

@@ -58,7 +58,7 @@ class CooksDistance:
 
 def _studentized(residual: float, freedom: float) -> float | None:
     left = freedom - residual**2
-    # Where the row has nearly all of the residual sum, what the others leave is not known to enough digits.
+    # If one row has nearly all of the residual sum, too few digits of the rest are known.
     if freedom <= 1 or left <= 1e-8 * freedom:
         return None
     return residual * math.sqrt((freedom - 1) / left)

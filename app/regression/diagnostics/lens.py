@@ -19,7 +19,7 @@ ALLOWED_ERROR = 1e-6
 
 
 class Lens:
-    """Some targets of a model, and its design, in which rows are looked at."""
+    """Turns rows into chunks for some targets of a model and its design."""
 
     def __init__(self, model: LinearModel, design: Design, targets: Sequence[int], *, with_leverage: bool) -> None:
         """Prepare for rows of the model's columns. Without leverage, it is 0 and nothing is whitened."""

@@ -17,7 +17,7 @@ HIGH = 3  # Leverage above this multiple of the mean is high, as for a predictio
 
 
 class LeverageHistogram:
-    """Counts the rows by leverage. Neither the targets nor the residuals matter."""
+    """Counts the rows by leverage, which does not depend on the targets."""
 
     def __init__(self, rank: int, rows: float) -> None:
         self._mean = rank / rows

@@ -1,8 +1,8 @@
 """Partial residuals of columns of numbers, as means in bins of the column.
 
-The partial residual e_i + b_j x_ij is what the other columns leave of the target. Its plot against x_j has the slope
-b_j, and shows how the effect departs from a straight line (Larsen and McCleary, Technometrics 14, 1972; statsmodels'
-plot_ccpr).
+The partial residual e_i + b_j x_ij is the target minus the effects of the other columns. Its plot against x_j has the
+slope b_j, and shows how the effect departs from a straight line (Larsen and McCleary, Technometrics 14, 1972;
+statsmodels' plot_ccpr).
 """
 
 from collections.abc import Sequence

@@ -34,9 +34,9 @@ LONGEST = 3650 * DAY  # Longest window, in seconds: as LINSERVE_ACTUALS_DAYS.
     summary="Send outcomes of recorded predictions",
     description=(
         "Outcomes are matched to predictions that were sent with a `prediction_id`. The errors are those of the "
-        f"predictions that were returned at the time. Rows come as JSON, or as a table: {LABELS}, with a column `prediction_id` "
-        "and columns of targets; features are ignored. A request may be repeated, because the same outcome is counted "
-        "once. If a row is invalid, nothing is stored."
+        f"predictions that were returned at the time. Rows come as JSON, or as a table: {LABELS}, with a column "
+        "`prediction_id` and columns of targets; features are ignored. A request may be repeated, because the same "
+        "outcome is counted once. If a row is invalid, nothing is stored."
     ),
     response_model=ActualsResult,
     openapi_extra={

@@ -31,7 +31,9 @@ _NUMBER = re.compile("[1-9][0-9]{0,11}")
     "/models/{model}/traffic",
     name="getTraffic",
     summary="Read the split of a model's traffic, with its counts",
-    description="Requests of other workers are counted within seconds, and those of other replicas within two minutes.",
+    description=(
+        "Requests that other workers answered are at most 10 s late in the counts, or 80 s if replicas share a bucket."
+    ),
     response_model=TrafficView,
     responses=problem_responses(404, 422, 503),
     dependencies=[require_scope(AccessScope.READ)],
@@ -47,9 +49,9 @@ def get_traffic(request: Request, model: ModelName) -> Response:
     description=(
         "Applies to `POST /predict` and `POST /models/{model}/predict`. A client keeps its version. The header "
         "`Linserve-Sticky` identifies the client; without it, the client's address does. Each response names its "
-        "version. A promotion ends the split. An `update` always starts from the current version. Every worker on this machine "
-        "uses the split from its next request on, and replicas that share a bucket within a second. Versions of the "
-        "split cannot be deleted."
+        "version. A promotion ends the split. An `update` always starts from the current version. Every worker on this "
+        "machine uses the split from its next request on, and replicas that share a bucket within a second. Versions "
+        "of the split cannot be deleted."
     ),
     response_model=TrafficView,
     openapi_extra=bodies.openapi_request_body(TrafficTarget, EXAMPLES),

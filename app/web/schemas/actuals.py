@@ -62,7 +62,7 @@ class NamedIds(Schema):
 
 
 class ActualsResult(Schema):
-    """Numbers of rows by result. Each row is in one of the counts, and rows in `different` may be in another one too."""
+    """Numbers of rows by result. Each row is in one count, and rows in `different` may be in another one too."""
 
     model: str
     rows: int
