@@ -36,8 +36,7 @@ async def _existing(request: Request, model: ModelName) -> AsyncIterator[str]:
         "each at first, and another one when it has changed, at most once a second. Rows are never sent. The stream "
         "ends when the model is deleted, the API key is revoked or the service stops. A client that reconnects with "
         "the `id` of the last event as Last-Event-ID, as a browser's EventSource does, gets only what has changed "
-        "since. "
-        f"A worker refuses more than {MAX_FOLLOWERS:,} followers at a time (503)."
+        f"since. A worker refuses more than {MAX_FOLLOWERS:,} followers at a time (503)."
     ),
     response_class=EventSourceResponse,
     responses=problem_responses(404, 422),
