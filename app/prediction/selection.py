@@ -38,7 +38,8 @@ class VersionSelector:
     async def resolve_async(self) -> Version:
         """Return the version. A file that has to be read is read in a thread."""
         if self.split is not None:
-            return self._cached_of_split(self.split) or await asyncio.to_thread(self)
+            chosen = self._cached_of_split(self.split)
+            return await asyncio.to_thread(self) if chosen is None else chosen
         version = self.registry.get_cached(self.model, self.number)
         if version is None or (self.least is not None and version.card.version != self.least):
             return await asyncio.to_thread(self)

@@ -18,7 +18,7 @@ def traffic_to_view(services: Services, model: str) -> dict[str, Any]:
     """Return a model's traffic as `TrafficView`. This may wait. Raises ModelNotFound, Unavailable."""
     services.registry.versions(model)
     current, split = services.registry.served_number(model), split_in_force(services, model)
-    view = {"model": model, "current": current, "set_at": None, "answered": {}, "shadow": None}
+    view: dict[str, Any] = {"model": model, "current": current, "set_at": None, "answered": {}, "shadow": None}
     if split is None:
         return {**view, "shares": {} if current is None else {str(current): 100}}
     counts = services.monitor.split(model, split.identity)

@@ -12,13 +12,14 @@ import pytest
 from html_forms import Form, Page
 from playwright.sync_api import Page as BrowserPage
 from playwright.sync_api import expect
-from service import NOTEBOOK, Service
+from service import NOTEBOOK, Service, wait_for
 from shown_models import SCRIPT, train_models, trained
 from sign_in import browser_of, guarded_service, sign_in
 
 from app.pages.lineage import MAX_VERSIONS
 from app.registry.folder.publisher import FolderPublisher
 
+HTML = {"accept": "text/html"}
 DEEP = 60  # versions of the model `deep`
 
 
@@ -293,3 +294,32 @@ def test_links_have_the_prefix_of_a_proxy(tmp_path_factory: pytest.TempPathFacto
 
 def test_the_json_stays_at_the_same_url(models: Service) -> None:
     assert json.loads(models.client.get("/models/mixed").text)["model"] == "mixed"
+
+
+def test_a_split_and_the_differences_of_its_shadow_are_on_the_page(
+    models: Service,
+    page: BrowserPage,
+    assert_accessible: Callable[[BrowserPage], None],
+    assert_fits: Callable[[BrowserPage], None],
+) -> None:
+    registry = FolderPublisher(models.models)
+    first = registry.version("crop-yield", 1)
+    for _ in range(3):
+        registry.publish(replace(first.card, model="split", parent=None, upload=None), first.model, promote=True)
+    traffic = "/models/split/traffic"
+    assert (
+        "Version 3 answers all requests" in Page(models.client.get("/models/split", headers=HTML).text).texts["traffic"]
+    )
+    assert models.client.put(traffic, json={"1": 10, "3": 90, "shadow": 2}).status_code == 200
+    models.client.post("/models/split/predict", json={"instances": NOTEBOOK["instances"]})
+    wait_for(lambda: models.client.get(traffic).json()["shadow"]["compared_rows"] == len(NOTEBOOK["instances"]))
+
+    page.goto(f"{models.url}/models/split")
+
+    panel = page.locator("#traffic")
+    expect(panel.get_by_role("row", name="Version 3 90 % 1 15")).to_be_visible()
+    expect(panel).to_contain_text("Version 2 is the shadow")
+    expect(panel).to_contain_text("Rows compared: 15")
+    expect(panel.get_by_role("row", name="apples 15 0 0 0")).to_be_visible()
+    assert_accessible(page)
+    assert_fits(page)

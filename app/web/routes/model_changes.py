@@ -37,7 +37,7 @@ POLL_SECONDS = 0.05
     ),
     response_model=CurrentModelView,
     openapi_extra=bodies.openapi_request_body(Promotion, {"Roll back to version 1": {"version": 1}}),
-    responses=problem_responses(404, 412, 413, 415, 422),
+    responses=problem_responses(404, 409, 412, 413, 415, 422, 503),
 )
 async def promote(
     request: Request,

@@ -84,14 +84,17 @@ async def predict_with_alias(
     alias: Annotated[str, Path(description="Alias of a version, or `current`.", examples=[CURRENT])],
 ) -> Response:
     if alias == CURRENT:
-        return await _predict(request, model)
+        return await _predict(request, model, may_split=False)
     return await _predict(request, model, await run_in_threadpool(get_services(request).aliases.version, model, alias))
 
 
-async def _predict(request: Request, model: str, version: int | None = None) -> Response:
-    """Predict in the way that the formats of the rows and of the response need."""
+async def _predict(request: Request, model: str, version: int | None = None, *, may_split: bool = True) -> Response:
+    """Predict in the way that the formats of the rows and of the response need.
+
+    A split of the traffic applies only if the request names neither a version nor an alias.
+    """
     services, least = get_services(request), min_version(request, version)
-    if version is None:
+    if version is None and may_split:
         selector = await traffic.select(services, request, model, least)
     else:
         selector = VersionSelector(services.registry, model, version, least)

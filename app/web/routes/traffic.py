@@ -31,7 +31,10 @@ _NUMBER = re.compile("[1-9][0-9]{0,11}")
     "/models/{model}/traffic",
     name="getTraffic",
     summary="Read which versions answer, and what they and the shadow have predicted",
-    description="Requests of other workers are counted within seconds, and those of other replicas within two minutes.",
+    description=(
+        "Requests of other workers are counted up to their last write, 10 s before, or up to 80 s if replicas share a "
+        "bucket."
+    ),
     response_model=TrafficView,
     responses=problem_responses(404, 422, 503),
     dependencies=[require_scope(AccessScope.READ)],
