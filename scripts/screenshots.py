@@ -8,7 +8,6 @@ prints when each page is painted first.
 import argparse
 import random
 import statistics
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ from typing import Any, NamedTuple
 
 from playwright.sync_api import Browser, Page, sync_playwright
 from service import ROOT, Service
+from sign_in import guarded_service
 
 IMAGES = ROOT / "docs" / "images"
 MAX_BYTES = 200_000  # Size of a picture in docs/images.
@@ -102,8 +102,9 @@ def fill(service: Service) -> Jobs:
 class Pages:
     """The steps that bring a page to the state in which it is shown."""
 
-    def __init__(self, url: str, jobs: Jobs, folder: Path) -> None:
+    def __init__(self, url: str, guarded_url: str, jobs: Jobs, folder: Path) -> None:
         self.url = url
+        self.guarded_url = guarded_url
         self.table = folder / "flats.csv"
         self.table.write_text(csv_of(flats(4, growth=0.06)))
         self.faulty = folder / "faulty.csv"
@@ -119,11 +120,11 @@ class Pages:
             "version": self._opened("/models/flats/versions/1"),
             "compare": self._evaluated,
             "learn": self._opened("/learn"),
-            "login": self._opened("/login"),
+            "login": self._signing_in,
             "error": self._opened("/models/nothing"),
         }
         self.paths = ["/", "/train", "/jobs", f"/jobs/{jobs.descent}", "/models/flats", "/models/flats/versions/1"]
-        self.paths += ["/models/flats/compare?versions=1,2", "/learn", "/login"]
+        self.paths += ["/models/flats/compare?versions=1,2", "/learn"]
 
     def _opened(self, path: str) -> Callable[[Page], None]:
         def opened(page: Page) -> None:
@@ -147,6 +148,9 @@ class Pages:
             page.get_by_label(name, exact=True).fill(value)
         page.get_by_role("button", name="Predict").click()
         page.get_by_text("How the prediction comes about").click()
+
+    def _signing_in(self, page: Page) -> None:
+        page.goto(f"{self.guarded_url}/login")
 
     def _evaluated(self, page: Page) -> None:
         page.goto(f"{self.url}/models/flats/compare?versions=1,2")
@@ -226,21 +230,25 @@ def main() -> None:
     parser.add_argument("--first-paint", action="store_true", help="print when each page is painted first")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary, sync_playwright() as playwright:
-        service = Service(Path(temporary)).start()
+        folder, guarded_folder = Path(temporary, "open"), Path(temporary, "guarded")
+        folder.mkdir()
+        guarded_folder.mkdir()
+        service = Service(folder).start()
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         try:
-            pages = Pages(service.url, fill(service), Path(temporary))
-            if arguments.folder:
-                arguments.folder.mkdir(exist_ok=True, parents=True)
-                picture_all(browser, pages, arguments.folder, arguments.only)
-            if arguments.docs:
-                picture_docs(browser, pages)
-            if arguments.first_paint:
-                print_first_paints(browser, pages)
+            with guarded_service(guarded_folder, trainer_mode="external") as guarded:
+                pages = Pages(service.url, guarded.url, fill(service), folder)
+                if arguments.folder:
+                    arguments.folder.mkdir(exist_ok=True, parents=True)
+                    picture_all(browser, pages, arguments.folder, arguments.only)
+                if arguments.docs:
+                    picture_docs(browser, pages)
+                if arguments.first_paint:
+                    print_first_paints(browser, pages)
         finally:
             browser.close()
             service.stop()
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -16,9 +16,11 @@ from service import ROOT
 from app.errors import StoreUnavailable
 from app.migration.copy import migrate
 from app.migration.places import FolderPlace, MigrationFailed, ModelState, StorePlace, open_place
+from app.registry.aliases import Aliases
 from app.registry.bucket.publisher import BucketPublisher
 from app.registry.folder.publisher import FolderPublisher
 from app.storage import Store, open_store
+from app.storage.folder_store import FolderStore
 
 
 @pytest.fixture
@@ -214,6 +216,32 @@ def test_the_command_prints_progress_or_one_sentence(folder: Path, tmp_path: Pat
     assert done.stderr.startswith("s3://no-such-bucket cannot be used: there is no such bucket")
     assert done.stderr.count("\n") == 1
     assert SECRET_KEY not in done.stderr
+
+
+def test_aliases_and_recorded_evaluations_move_with_their_state_folder(folder: Path, tmp_path: Path) -> None:
+    state, store, back = tmp_path / "state", tmp_path / "store", tmp_path / "state of back"
+    back.mkdir()
+    Aliases(FolderStore(state)).set("line", "champion", 3)
+    FolderStore(state).put("monitoring/evaluations/line/20260101T000000.000000Z-0.json", b"{}")
+    there = ["--from", str(folder), "--to", store.as_uri()]
+
+    without, moved = run(*there), run(*there, "--from-state", str(state))
+    again = run("--from", store.as_uri(), "--to", str(tmp_path / "back"), "--to-state", str(back))
+    Aliases(FolderStore(back)).set("line", "champion", 4)
+    different = run("--from", store.as_uri(), "--to", str(tmp_path / "back"), "--to-state", str(back))
+    missing = run(*there, "--from-state", str(tmp_path / "nowhere"))
+
+    assert "Aliases and recorded evaluations were not copied" in without.stdout
+    for done in (moved, again):
+        assert "Aliases and recorded evaluations copied: 2.\n" in done.stdout
+        assert "Not copied: jobs, recorded predictions with their outcomes" in done.stdout
+    assert Aliases(open_store(store.as_uri())).all("line") == {"champion": 3}
+    assert [blob.key for blob in FolderStore(back).list_blobs("monitoring/")] == [
+        "monitoring/evaluations/line/20260101T000000.000000Z-0.json"
+    ]
+    assert Aliases(FolderStore(back)).all("line") == {"champion": 4}
+    assert "aliases/line.json differs from" in different.stdout
+    assert (missing.returncode, missing.stderr.startswith("There is no folder")) == (1, True)
 
 
 def test_a_wrong_place_is_an_error(tmp_path: Path) -> None:

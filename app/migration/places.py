@@ -51,6 +51,7 @@ class Place(Protocol):
 
     name: str  # path or URL, for messages
     parallel: bool  # whether versions may appear in any order
+    store: Store | None  # None for a models folder
 
     def models(self) -> list[str]:
         """Return the names of all models, including deleted ones whose numbers are known."""
@@ -78,6 +79,7 @@ class FolderPlace:
     """A models folder."""
 
     parallel = False
+    store: Store | None = None
 
     def __init__(self, folder: Path) -> None:
         self.name = str(folder)
@@ -161,6 +163,7 @@ class StorePlace:
 
     def __init__(self, store: Store) -> None:
         self.name = store.url
+        self.store: Store | None = store
         self._store = store
 
     def models(self) -> list[str]:

@@ -18,6 +18,70 @@ MAX_CACHED_BYTES = 1 << 16  # Bytes of an evaluation that is kept in memory.
 _PREFIX = "monitoring/evaluations"
 
 
+class _Metrics(msgspec.Struct):
+    rows: int
+    rmse: float | None
+    mae: float | None
+    bias: float | None
+    r2: float | None
+    max_absolute_error: float | None
+    interval_rows: int
+    interval_coverage: float | None
+    mean_interval_width: float | None
+
+
+class _Decile(msgspec.Struct):
+    decile: int
+    rows: int
+    mean_predicted: float | None
+    mean_observed: float | None
+
+
+class _LeftOut(msgspec.Struct):
+    rows: int
+    gaps: dict[str, int]
+    unseen: dict[str, int]
+    zero_weight: int
+
+
+class _Segment(msgspec.Struct):
+    value: str | None
+    targets: dict[str, _Metrics]
+
+
+class _Other(msgspec.Struct):
+    values: int
+    more: bool
+    targets: dict[str, _Metrics]
+
+
+class _Version(msgspec.Struct):
+    version: int
+    rows: int
+    left_out: _LeftOut
+    targets: dict[str, _Metrics]
+    calibration: dict[str, list[_Decile]]
+    calibration_is_exact: bool
+    segments: list[_Segment] | None
+    other: _Other | None
+    unavailable: dict[str, str]
+
+
+class _Evaluation(msgspec.Struct):
+    """The form of a blob. One of another form was altered, or another release wrote it."""
+
+    id: str
+    created_at: str
+    model: str
+    by: str | None
+    level: float
+    weight: str | None
+    versions: list[_Version]
+
+
+_form = msgspec.json.Decoder(_Evaluation)
+
+
 class EvaluationStore:
     """The recorded evaluations of all models. Processes on several machines may share the store."""
 
@@ -47,11 +111,11 @@ class EvaluationStore:
         return recorded
 
     def newest(self, model: str) -> list[dict[str, Any]]:
-        """Return the recorded evaluations, the newest first. Raises StoreUnavailable."""
+        """Return the recorded evaluations, the newest first, except altered ones. Raises StoreUnavailable."""
         evaluations = []
         for key in reversed(self._keys(model)[-MAX_EVALUATIONS:]):
             try:
-                evaluations.append(msgspec.json.decode(self._content(key), type=dict[str, Any]))
+                evaluations.append(msgspec.to_builtins(_form.decode(self._content(key))))
             except (BlobNotFound, msgspec.DecodeError):
                 continue  # deleted meanwhile by another process, or altered
         return evaluations

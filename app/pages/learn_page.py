@@ -3,6 +3,7 @@
 import json
 import shlex
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -75,8 +76,9 @@ def _parse(rate: str, steps: str) -> tuple[float, int]:
     return found, count
 
 
+@lru_cache(maxsize=16)
 def _lesson(rate: float, steps: int) -> dict[str, Any]:
-    """Return the numbers and the charts of the page."""
+    """Return the numbers and the charts of the page. They take longer than the rest of it, so some are kept."""
     run = descend(FIVE, START, rate, _FIRST + 2 * steps)
     one, two = (descend(FIVE, START, rate, count) for count in (1, 2))
     bound = FIVE.largest_learning_rate

@@ -10,10 +10,16 @@ from fastapi.routing import APIRoute
 from starlette.routing import Match
 from starlette.types import Scope
 
+from app.web.paths import ANY_BODY
+
 # Content types of forms. A body of another type is a request to the API, whichever response the client accepts.
 _FORMS = (b"application/x-www-form-urlencoded", b"multipart/form-data")
 FRAGMENT = "linserve-fragment"  # Header of requests for a part of a page.
 _WANTS_PAGE = "app.pages.wants_page"
+
+# Paths of pages that are no resources of the API.
+PAGES_ONLY = ("/learn", "/login", "/models/{model}/compare")
+_ENDINGS = tuple(f"/{path.rpartition('/')[2]}" for path in PAGES_ONLY)
 
 
 def accepts_html(scope: Scope) -> bool:
@@ -44,11 +50,18 @@ def _weight(parameters: list[bytes]) -> float:
 
 def wants_page(scope: Scope) -> bool:
     """Return True if the response to a request is a page: it accepts HTML and has no body, or that of a form."""
+    if ANY_BODY in scope:
+        return accepts_html(scope) or is_page_only(scope["path"])
     known: bool | None = scope.get(_WANTS_PAGE)
     if known is None:
         known = accepts_html(scope) and (scope["method"] in ("GET", "HEAD") or _is_form(scope))
         scope[_WANTS_PAGE] = known  # each page asks, for every request
     return known
+
+
+def is_page_only(path: str) -> bool:
+    """Return False if a path has a resource of the API."""
+    return path.endswith(_ENDINGS)
 
 
 def wants_fragment(request: Request) -> bool:

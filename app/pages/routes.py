@@ -21,7 +21,7 @@ from app.pages import (
 )
 from app.pages.access import SignInRequired, sign_in_first
 from app.pages.assets import STATIC, Assets
-from app.pages.page_route import wants_page
+from app.pages.page_route import PAGES_ONLY, is_page_only, wants_page
 
 PAGES: tuple[APIRouter, ...] = (
     models_page.router,
@@ -38,16 +38,12 @@ PAGES: tuple[APIRouter, ...] = (
     login_page.router,
 )
 
-# Paths of pages that are no resources of the API.
-PAGES_ONLY = ("/learn", "/login", "/models/{model}/compare")
-_ENDINGS = tuple(path.rpartition("/")[2] for path in PAGES_ONLY)
-
 
 class PagesRouter(APIRouter):
     """The routes of all pages. A request to the API is compared with none of them, which would take long."""
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
-        if scope["type"] == "http" and not wants_page(scope) and not scope["path"].endswith(_ENDINGS):
+        if scope["type"] == "http" and not wants_page(scope) and not is_page_only(scope["path"]):
             return Match.NONE, {}
         return super().matches(scope)
 

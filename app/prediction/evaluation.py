@@ -241,7 +241,7 @@ class _Evaluator:
         self._no_intervals = _no_intervals(model)
         # Only precision weights determine the variance of a single observation.
         self._weights_intervals = version.table.weight is not None and model.statistics.weight_kind == "precision"
-        self._sums = ErrorSums(1, k)
+        self._sums = ErrorSums(1, k)  # Of all rows. Those of segments are added up at the end.
         self._calibrations = [Calibration(exact_rows(k)) for _ in model.targets]
         self._limit = counted_segments(k)
         self._segments: dict[str | None, int] = {}
@@ -263,10 +263,11 @@ class _Evaluator:
         if len(rows):
             own = weights[rows]
             scored = self._score(x[rows], observed[rows], own, rows, weighted=part.weights is not None)
-            self._sums.add(scored)
             for target, calibration in enumerate(self._calibrations):
                 calibration.add(scored.predictions[:, target], scored.observed[:, target], own)
-            if part.segments is not None and self._by_segment is not None:
+            if self._by_segment is None:
+                self._sums.add(scored)
+            elif part.segments is not None:
                 self._by_segment.add(scored, self._places(part.segments)[rows])
         self._rows += len(x)
 
@@ -294,7 +295,7 @@ class _Evaluator:
         """Return the group of each row, (n,). Values beyond the limit share the last group."""
         labels, codes = segments
         groups = np.full(len(labels), self._limit, dtype=np.intp)
-        for code in np.unique(codes).tolist():
+        for code in np.flatnonzero(np.bincount(codes, minlength=len(labels))).tolist():
             label = labels[code]
             if label in self._segments or len(self._segments) < self._limit:
                 groups[code] = self._segments.setdefault(label, len(self._segments))
@@ -308,6 +309,8 @@ class _Evaluator:
             raise InvalidInput("The file has no rows. Expected rows with their targets.")
         targets = self._model.targets
         segments, other = self._most_frequent()
+        if self._by_segment is not None:
+            self._sums = self._by_segment.united([*self._segments.values(), self._limit])
         return VersionEvaluation(
             version=self._version.card.version,
             rows=self._rows,

@@ -18,7 +18,7 @@ DECILES = 10
 EXACT_ROWS = 100_000  # Rows with distinct predictions up to which deciles are exact.
 MIN_EXACT_ROWS = 128
 EXACT_VALUES = 1 << 19  # Predictions of all targets up to which deciles are exact.
-_FIELDS = 4  # Columns of a calibration's points: prediction, observed mean, weight, rows.
+_FIELDS = 4  # Numbers of a calibration's points: prediction, observed mean, weight, rows.
 _NUMBER_BYTES = 8
 
 NO_ROWS = "No row has all features and this target."
@@ -207,25 +207,28 @@ class Calibration:
     def __init__(self, exact_rows: int = EXACT_ROWS) -> None:
         self.is_exact = True
         self._limit = exact_rows
-        self._parts: list[Array] = []  # (m, _FIELDS) each
+        self._parts: list[Array] = []  # (_FIELDS, m) each
         self._length = 0
 
     def add(self, predictions: Array, observed: Array, weights: Array) -> None:
         """Add rows, (n,) each. Those whose observation is NaN are left out."""
-        used = ~np.isnan(observed)
-        points = np.empty((int(used.sum()), _FIELDS))
-        points[:, 0], points[:, 1], points[:, 2], points[:, 3] = predictions[used], observed[used], weights[used], 1.0
+        used: NDArray[np.bool_] | slice = ~np.isnan(observed)
+        count = int(np.count_nonzero(used))
+        if count == len(observed):
+            used = slice(None)
+        points = np.empty((_FIELDS, count))
+        points[0], points[1], points[2], points[3] = predictions[used], observed[used], weights[used], 1.0
         self._parts.append(points)
-        self._length += len(points)
+        self._length += count
         if self._length > 2 * self._limit:
             self._compact()
 
     def _compact(self) -> None:
-        points = _united_ties(np.concatenate(self._parts))
-        if len(points) > self._limit:
+        points = _united_ties(np.concatenate(self._parts, axis=1))
+        if points.shape[1] > self._limit:
             self.is_exact = False
             points = _united_neighbours(points, self._limit // 2)
-        self._parts, self._length = [points], len(points)
+        self._parts, self._length = [points], points.shape[1]
 
     def deciles(self) -> list[Decile]:
         """Return the deciles that have rows, by the predictions.
@@ -236,15 +239,15 @@ class Calibration:
         """
         if not self._length:
             return []
-        points = _united_ties(np.concatenate(self._parts))
-        reached = np.cumsum(points[:, 3]).astype(np.int64)
+        points = _united_ties(np.concatenate(self._parts, axis=1))
+        reached = np.cumsum(points[3]).astype(np.int64)
         boundaries = np.searchsorted(DECILES * reached, np.arange(1, DECILES) * reached[-1])
-        deciles = np.searchsorted(boundaries, np.arange(len(points)))
+        deciles = np.searchsorted(boundaries, np.arange(len(reached)))
         present, starts = np.unique(deciles, return_index=True)
         means = _joined(points, starts)
         return [
             Decile(int(decile) + 1, int(rows), _finite(predicted), _finite(observed))
-            for decile, (predicted, observed, _, rows) in zip(present, means, strict=True)
+            for decile, (predicted, observed, _, rows) in zip(present, means.T, strict=True)
         ]
 
 
@@ -262,28 +265,31 @@ def evaluation_bytes(groups: int, targets: int) -> int:
 
 def _united_ties(points: Array) -> Array:
     """Return points in the order of their predictions, with those of equal predictions as one."""
-    points = points[np.argsort(points[:, 0])]
-    starts = np.flatnonzero(np.diff(points[:, 0], prepend=np.nan) != 0)
-    if len(starts) == len(points):
+    points = points[:, np.argsort(points[0])]
+    is_new = np.empty(points.shape[1], dtype=bool)
+    is_new[:1], is_new[1:] = True, points[0, 1:] != points[0, :-1]
+    if is_new.all():
         return points
+    starts = np.flatnonzero(is_new)
     united = _joined(points, starts)
-    united[:, 0] = points[starts, 0]  # without rounding
+    united[0] = points[0, starts]  # without rounding
     return united
 
 
 def _united_neighbours(points: Array, cells: int) -> Array:
     """Return sorted points as at most `cells` points, of about equal numbers of rows."""
-    reached = np.cumsum(points[:, 3])
-    cell = np.floor((reached - points[:, 3] / 2) * (cells / reached[-1]))
+    reached = np.cumsum(points[3])
+    cell = np.floor((reached - points[3] / 2) * (cells / reached[-1]))
     return _joined(points, np.flatnonzero(np.diff(cell, prepend=-1)))
 
 
 def _joined(points: Array, starts: NDArray[np.intp]) -> Array:
     """Return the weighted means of the points from each start to the next, with their weight and number of rows."""
     with np.errstate(over="ignore", invalid="ignore"):
-        joined = np.add.reduceat(points[:, 2:3] * points, starts, axis=0)
-        joined[:, 2:] = np.add.reduceat(points[:, 2:], starts, axis=0)
-        joined[:, :2] /= joined[:, 2:3]
+        joined = np.empty((_FIELDS, len(starts)))
+        np.add.reduceat(points[2] * points[:2], starts, axis=1, out=joined[:2])
+        np.add.reduceat(points[2:], starts, axis=1, out=joined[2:])
+        joined[:2] /= joined[2]
     return joined
 
 

@@ -15,6 +15,10 @@ from app.regression.sufficient_statistics import EPSILON, Array, SufficientStati
 from app.regression.terms import Factors, expand, parse_terms
 
 MAX_CHUNK_VALUES = 1 << 18  # Values of columns that are computed at once.
+# Multiplications of a matrix product up to which OpenBLAS uses one thread. The others cost more time than they save,
+# because they wait for each other in a loop.
+MAX_SERIAL_MULTIPLIES = 1 << 18
+MIN_SERIAL_ROWS = 64  # Rows at a time below which a product is left to several threads.
 MAX_PYTHON_MULTIPLIES = 100  # Products of a value and a coefficient up to which plain Python is faster than numpy.
 TYPICAL_REACH = 3.0  # Standard deviations within which most values of a column are, if its range is not known.
 RANGES_UNKNOWN = (
@@ -169,7 +173,7 @@ class LinearModel:
         return np.concatenate([np.isinf(chunk).any(axis=1) for chunk in self._whitened(x)])
 
     def _whitened(self, x: Array) -> Iterator[Array]:
-        for chunk in self._chunks(x):
+        for chunk in self._chunks(x, MAX_SERIAL_MULTIPLIES // len(self.columns) ** 2):
             yield self.design.whiten(self._deviations(chunk) if self.has_intercept else chunk)
 
     def extrapolation(self, x: Array) -> Extrapolation:
@@ -184,9 +188,14 @@ class LinearModel:
         limit = 3 * self.rank / self.statistics.effective_rows
         return Extrapolation(leverage, outside, outside.any(axis=1) | (leverage > limit))
 
-    def _chunks(self, x: Array) -> Iterator[Array]:
-        """Yield the columns of some rows at a time. A few features may have thousands of terms."""
+    def _chunks(self, x: Array, most: int = 0) -> Iterator[Array]:
+        """Yield the columns of some rows at a time, at most `most` unless that is below MIN_SERIAL_ROWS.
+
+        A few features may have thousands of terms.
+        """
         rows = max(1, MAX_CHUNK_VALUES // len(self.columns))
+        if most >= MIN_SERIAL_ROWS:
+            rows = min(rows, most)
         for start in range(0, max(1, len(x)), rows):
             yield self._expanded(x[start : start + rows])
 

@@ -10,6 +10,7 @@ from starlette.types import Scope
 # Length of a path that is still compared with those of routes.
 MAX_COMPARED = 200
 
+ANY_BODY = "app.web.any_body"  # In a scope that asks for the methods of a path: the body may be of any type.
 _ROUTE_METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 
 
@@ -20,12 +21,15 @@ def prefix(scope: Scope) -> str:
 
 
 def allowed_methods(routes: Iterable[BaseRoute], scope: Scope) -> str:
-    """Return the Allow header for the path of a request, which some route supports with some method."""
+    """Return the Allow header for the path of a request, which some route supports with some method.
+
+    Requests that accept HTML may have more methods than others.
+    """
     own = [route for route in routes if not isinstance(route, Mount)]
     methods = [
         method
         for method in _ROUTE_METHODS
-        if any(route.matches({**scope, "method": method})[0] is Match.FULL for route in own)
+        if any(route.matches({**scope, "method": method, ANY_BODY: True})[0] is Match.FULL for route in own)
     ] or ["GET"]  # the method of mounted files
     return ", ".join([*methods, *(["HEAD"] if "GET" in methods else []), "OPTIONS"])
 

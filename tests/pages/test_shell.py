@@ -95,6 +95,24 @@ def test_programs_are_told_that_a_path_is_a_page(client: httpx.Client) -> None:
         assert "Accept: text/html" in answer.json()["detail"]
 
 
+@pytest.mark.parametrize(
+    ("path", "of_pages", "of_programs"),
+    [
+        ("/train", "GET, POST, HEAD, OPTIONS", "POST, OPTIONS"),
+        ("/models/crop-yield/current", "POST, PUT, OPTIONS", "PUT, OPTIONS"),
+        ("/login", "GET, POST, HEAD, OPTIONS", "GET, POST, HEAD, OPTIONS"),
+        ("/models/crop-yield/compare", "GET, POST, HEAD, OPTIONS", "GET, POST, HEAD, OPTIONS"),
+        ("/learn", "GET, HEAD, OPTIONS", "GET, HEAD, OPTIONS"),
+    ],
+)
+def test_browsers_are_told_the_methods_of_pages_too(
+    client: httpx.Client, path: str, of_pages: str, of_programs: str
+) -> None:
+    assert client.options(path).headers["allow"] == of_pages
+    assert client.options(path, headers={"accept": "*/*"}).headers["allow"] == of_programs
+    assert client.patch(path).headers["allow"] == of_pages
+
+
 def test_a_form_that_is_too_long_or_of_another_type_is_refused(client: httpx.Client) -> None:
     assert client.post("/login", data={"key": "a" * (1 << 20)}).status_code == 413
     assert client.post("/login", data={"key": "a"}, files={"file": b""}).status_code == 415

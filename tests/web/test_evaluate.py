@@ -268,11 +268,20 @@ def test_a_recorded_evaluation_survives_a_restart_and_others_leave_nothing(tmp_p
 
 
 def test_the_newest_evaluations_of_each_model_are_kept(tmp_path: Path) -> None:
-    evaluations = EvaluationStore(FolderStore(tmp_path))
+    store = FolderStore(tmp_path)
+    evaluations = EvaluationStore(store)
+    plain = {"model": "shops", "by": None, "level": 0.95, "weight": None, "versions": []}
     for number in range(MAX_EVALUATIONS + 3):
-        evaluations.add("shops", {"number": number})
-    evaluations.add("shops-2", {"number": 0})
-    assert [one["number"] for one in evaluations.newest("shops")] == [*reversed(range(3, MAX_EVALUATIONS + 3))]
+        evaluations.add("shops", plain | {"by": str(number)})
+    evaluations.add("shops-2", plain)
+    numbers = [*reversed(range(3, MAX_EVALUATIONS + 3))]
+    assert [int(one["by"]) for one in evaluations.newest("shops")] == numbers
+    # What another release wrote, or somebody altered, is left out.
+    keys = [blob.key for blob in store.list_blobs("monitoring/evaluations/shops/")]
+    for key, content in zip(keys, (b"{", b'{"versions":{"a":1}}', b'{"id":1}', b"[]"), strict=False):
+        store.put(key, content)
+    evaluations = EvaluationStore(store)
+    assert [int(one["by"]) for one in evaluations.newest("shops")] == numbers[:-4]
     evaluations.delete("shops")
     assert evaluations.newest("shops") == []
     assert len(evaluations.newest("shops-2")) == 1

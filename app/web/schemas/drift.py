@@ -70,6 +70,7 @@ class DriftView(Schema):
                             "training_mean": 84.07,
                             "served_mean": 84.31,
                             "standardised_mean_difference": 0.02,
+                            "variance_ratio": 1.04,
                             "minimum": 66.0,
                             "maximum": 104.0,
                             "rows": 250,
