@@ -1,6 +1,6 @@
 """Evaluate a version on labelled rows: in one pass over a table or over rows decoded from JSON, in bounded memory."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, TypeAlias
 
@@ -22,6 +22,7 @@ from app.prediction.query import PredictionOptions, PredictionQuery
 from app.prediction.tables import TableOptions, TableRows
 from app.registry.version_file import Version
 from app.regression.evaluation import (
+    INTERVAL_METRICS,
     OUTSIDE_SPAN,
     Calibration,
     Decile,
@@ -38,7 +39,6 @@ MAX_SEGMENTS = 50  # Segments with metrics of their own; the other values are ev
 MAX_COUNTED_SEGMENTS = 1000  # Distinct values that are counted, of which the most frequent become segments.
 MAX_COUNTED_SUMS = 1 << 17  # The same, times the number of targets.
 MAX_INTERVAL_COLUMNS = 1000  # Columns of a design that an evaluation decomposes for intervals.
-INTERVAL_METRICS = ("interval_coverage", "mean_interval_width")
 
 _ROW_ARRAYS = 16  # Arrays of a number for each row and target that are in memory at once.
 _NUMBER_BYTES = 8
@@ -108,8 +108,10 @@ class _Part(NamedTuple):
     segments: _Segments | None
 
 
-def evaluate_table(rows: TableRows, options: EvaluationOptions, max_bytes: int) -> VersionEvaluation:
-    """Evaluate the version on the rows of a table, which `read_options` made.
+def evaluate_table(
+    rows: TableRows, options: EvaluationOptions, max_bytes: int, on_batch: Callable[[], None] = lambda: None
+) -> VersionEvaluation:
+    """Evaluate the version on the rows of a table, which `read_options` made. `on_batch` may raise an error to stop.
 
     Raises InvalidInput with the place of a fault, or BodyTooLarge if the table expands to more than `max_bytes`.
     """
@@ -119,6 +121,7 @@ def evaluate_table(rows: TableRows, options: EvaluationOptions, max_bytes: int) 
     column = None if options.by is None else segment_column(options.by, version.table)
     reasons = rows.reasons
     for batch in rows.batches(max_bytes):
+        on_batch()
         for part in split_wide(batch, evaluator.row_bytes):
             if table.uncounted:
                 reasons.add(part.values, table.uncounted)

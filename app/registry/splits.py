@@ -3,7 +3,7 @@
 An operator tries a version on a part of the traffic before it is promoted.
 
 A split names the version that was current when it was set, and applies only while that version is current. So a
-promotion ends it, whichever process promotes, and also if that process is killed.
+promotion by any process ends it, also if that process is killed.
 """
 
 import hashlib

@@ -33,9 +33,9 @@ COVARIANCE_LIMIT = float(np.log(2))
 # Logarithm of the variance ratio of one column that counts as drift: doubled or halved.
 VARIANCE_LIMIT = float(np.log(2))
 # Standard errors by which a variance may differ by chance. They follow from the kurtosis, which a sample of a
-# heavy-tailed column underestimates. With 5, samples of lognormal(0, 1.5), Student's t with 3 degrees of freedom and
+# heavy-tailed column underestimates. With 6, samples of lognormal(0, 1.5), Student's t with 3 degrees of freedom and
 # columns with 1 % of ones differ in less than 1 of 100 models.
-VARIANCE_ERRORS = 5.0
+VARIANCE_ERRORS = 6.0
 # Negative logarithm of the probability by which a column that varied in training may have one value by chance.
 STUCK_LOGARITHM = 9.0
 MAX_FOURTH_POWER = 1e200  # Fourth powers of larger deviations count as this, because their sum would overflow.

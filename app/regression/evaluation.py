@@ -20,8 +20,10 @@ MIN_EXACT_ROWS = 128
 EXACT_VALUES = 1 << 19  # Predictions of all targets up to which deciles are exact.
 _FIELDS = 4  # Numbers of a calibration's points: prediction, observed mean, weight, rows.
 _NUMBER_BYTES = 8
+INTERVAL_METRICS = ("interval_coverage", "mean_interval_width")
+_ERRORS = ("rmse", "mae", "bias", "r2", "max_absolute_error")
 
-NO_ROWS = "No row has all features and this target."
+NO_ROWS = "No row counts for this target: each lacks a feature or the target, or has the weight 0."
 NO_VARIATION = "All evaluated rows have the same value of this target."
 OUT_OF_RANGE = "The number exceeds the range of 64-bit numbers."
 OUTSIDE_SPAN = "The rows are outside the space that the training rows span."
@@ -169,15 +171,12 @@ class ErrorSums:
             )
 
     def unavailable(self, group: int, target: int) -> dict[str, str]:
-        """Return the reason for each metric that is None, except those of intervals for rows without them."""
+        """Return the reason for each metric that is None, except those of intervals if there are none."""
         metrics, place = self.metrics(group, target), (group, target)
         if not metrics.rows:
-            return dict.fromkeys(("rmse", "mae", "bias", "r2", "max_absolute_error"), NO_ROWS)
-        reasons = {
-            name: OUT_OF_RANGE
-            for name in ("rmse", "mae", "bias", "r2", "max_absolute_error")
-            if getattr(metrics, name) is None
-        }
+            return dict.fromkeys((*_ERRORS, *INTERVAL_METRICS), NO_ROWS)
+        names = (*_ERRORS, *INTERVAL_METRICS) if metrics.interval_rows else _ERRORS
+        reasons = {name: OUT_OF_RANGE for name in names if getattr(metrics, name) is None}
         if metrics.r2 is None and self.spread[place] == 0:
             reasons["r2"] = NO_VARIATION
         return reasons
@@ -212,14 +211,13 @@ class Calibration:
 
     def add(self, predictions: Array, observed: Array, weights: Array) -> None:
         """Add rows, (n,) each. Those whose observation is NaN are left out."""
-        used: NDArray[np.bool_] | slice = ~np.isnan(observed)
-        count = int(np.count_nonzero(used))
-        if count == len(observed):
-            used = slice(None)
-        points = np.empty((_FIELDS, count))
-        points[0], points[1], points[2], points[3] = predictions[used], observed[used], weights[used], 1.0
+        used = ~np.isnan(observed)
+        if not used.all():
+            predictions, observed, weights = predictions[used], observed[used], weights[used]
+        points = np.empty((_FIELDS, len(observed)))
+        points[0], points[1], points[2], points[3] = predictions, observed, weights, 1.0
         self._parts.append(points)
-        self._length += count
+        self._length += len(observed)
         if self._length > 2 * self._limit:
             self._compact()
 

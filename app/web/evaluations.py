@@ -1,6 +1,8 @@
 """Evaluate versions on the rows of a request body."""
 
+import asyncio
 import contextlib
+import threading
 from codecs import BOM_UTF8
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import replace
@@ -16,7 +18,7 @@ from app.data.formats import BY_MEDIA_TYPE, check_options
 from app.data.formats.base import TableFormat
 from app.data.json_rows import has_more_brackets, is_json
 from app.data.json_tables import split_records
-from app.errors import InvalidInput
+from app.errors import InvalidInput, MalformedBody
 from app.prediction.estimates import table_bytes
 from app.prediction.evaluation import (
     MAX_SEGMENTS,
@@ -93,7 +95,10 @@ async def evaluate_body(
             check_options(table_format, options.table.reading)
             reading = bodies.with_encoding(request, table_format, options.table.reading)
             options = replace(options, table=replace(options.table, reading=reading))
-            results = await run_in_threadpool(_evaluate_file, request, content, table_format, versions, options)
+            with _departure(request) as check:
+                results = await run_in_threadpool(
+                    _evaluate_file, request, content, table_format, versions, options, check=check
+                )
     return {
         "model": model,
         "by": options.by,
@@ -176,11 +181,13 @@ def _evaluate_file(
     table_format: TableFormat,
     versions: Sequence[Version],
     options: EvaluationOptions,
+    *,
+    check: Callable[[], None],
 ) -> list[VersionEvaluation]:
     results = []
     for version in versions:
         with _named(version, versions):
-            results.append(_evaluate_table(request, content, table_format, version, options))
+            results.append(_evaluate_table(request, content, table_format, version, options, check=check))
     return results
 
 
@@ -190,6 +197,8 @@ def _evaluate_table(
     table_format: TableFormat,
     version: Version,
     options: EvaluationOptions,
+    *,
+    check: Callable[[], None],
 ) -> VersionEvaluation:
     length = None if isinstance(content, Path) else len(content)
     size = table_bytes(length, version.model, needs_design=False)
@@ -199,9 +208,30 @@ def _evaluate_table(
     try:
         with get_memory(request).reserved(size):
             rows = TableRows(content, table_format, version, read_options(options), read.reserve)
-            return evaluate_table(rows, options, get_services(request).max_upload_bytes)
+            return evaluate_table(rows, options, get_services(request).max_upload_bytes, check)
     finally:
         read.release_all()
+
+
+@contextlib.contextmanager
+def _departure(request: Request) -> Iterator[Callable[[], None]]:
+    """Yield a function that raises MalformedBody once the client has closed the connection. Any thread may call it."""
+    gone = threading.Event()
+
+    async def watch() -> None:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+        gone.set()
+
+    def check() -> None:
+        if gone.is_set():
+            raise MalformedBody("The client closed the connection before the response.")
+
+    watching = asyncio.create_task(watch())
+    try:
+        yield check
+    finally:
+        watching.cancel()
 
 
 @contextlib.asynccontextmanager

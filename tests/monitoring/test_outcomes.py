@@ -100,7 +100,12 @@ def test_rolling_errors_are_those_of_the_predictions_made_at_the_time(outcomes: 
 
 def test_the_first_recording_of_an_id_stays_and_so_does_the_first_outcome(outcomes: Outcomes) -> None:
     outcomes.record(constant(["a"], 5.0, version=1))
-    outcomes.record(constant(["a", "b"], 9.0, version=2))
+    with pytest.raises(NotRecorded, match="1 of 2 ids is recorded already with other predictions, which stay"):
+        outcomes.record(constant(["a", "b"], 9.0, version=2))
+    with pytest.raises(NotRecorded, match="The id is recorded already with another prediction, which stays"):
+        outcomes.record(constant(["a"], 5.0, version=2))
+    outcomes.record(constant(["a"], 5.0, version=1))  # A request that was repeated.
+    outcomes.record(constant(["b"], 9.0, version=2))
 
     first = match(outcomes, {"a": (4.5, math.nan)})
     assert (first.matched, dict(first.versions)) == (1, {1: 1})
@@ -161,7 +166,7 @@ def test_several_processes_create_the_tables_at_once_and_lose_nothing(url: str) 
         with closing(Outcomes(url, days=30, max_bytes=64 * MEBIBYTE)) as own, ThreadPoolExecutor(4) as requests:
             starting.wait(10)
             # Half of the ids are also those of other workers.
-            each = [constant([f"{worker}-{number}", f"shared-{number}"], float(worker)) for number in range(40)]
+            each = [constant([f"{worker}-{number}", f"shared-{number}"], 5.0) for number in range(40)]
             list(requests.map(own.record, each))
 
     with ThreadPoolExecutor(4) as workers:
@@ -225,11 +230,24 @@ def test_records_expire_after_the_days(outcomes: Outcomes) -> None:
     outcomes.record(constant(["young"], 1.0, age=29 * DAY))
 
     assert match(outcomes, {"old": (1, 1), "young": (1, 1)}).unknown_ids == ["old"]
+    outcomes.record(constant(["older"], 2.0, version=7))  # A new prediction under the id of one that has expired.
+    assert match(outcomes, {"older": (1, 1)}).versions == {7: 1}
+    outcomes.forget("crop", 7)
     outcomes._clean()
 
     assert (outcomes.usage().recorded, outcomes.usage().matched) == (1, 1)
     assert outcomes.rolling("crop", 100 * DAY)[1].matched == 1
     assert outcomes.rolling("crop", 28 * DAY) == {}
+
+
+def test_a_damaged_file_is_named_as_the_reason(tmp_path: Path) -> None:
+    file = tmp_path / "outcomes.sqlite"
+    file.write_bytes(b"no database" * 1000)
+    with closing(Outcomes(f"sqlite:///{file}", days=30, max_bytes=MEBIBYTE)) as opened:
+        with pytest.raises(NotRecorded, match="its file is damaged"):
+            opened.record(constant(["a"], 1.0))
+        with pytest.raises(Unavailable, match="cannot be used: its file is damaged"):
+            opened.rolling("crop", DAY)
 
 
 def test_records_of_a_deleted_model_match_no_later_model_of_its_name(outcomes: Outcomes) -> None:

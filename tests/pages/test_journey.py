@@ -266,5 +266,5 @@ def test_every_page_is_light_loads_nothing_from_elsewhere_and_is_accessible_in_b
         page.emulate_media(color_scheme="dark")  # It changes nothing except colours.
         found = Axe().run(page, options={"runOnly": ["color-contrast"]}).response["violations"]
         assert [node["html"] for one in found for node in one["nodes"]] == [], path
-    assert len(weights) >= 9
+    assert len(weights) >= 8
     assert {url: weight for url, weight in weights.items() if not 5_000 < weight < MAX_BYTES} == {}

@@ -10,8 +10,7 @@ from service import Service
 from sign_in import HTML, browser_of, guarded_service, sign_in
 
 from app.pages import formatting
-from app.pages.page_route import wants_page
-from app.pages.routes import PAGES_ONLY
+from app.pages.page_route import PAGES_ONLY, wants_page
 
 FIREFOX = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
 

@@ -1,5 +1,6 @@
 """POST /models/{model}/evaluate: metrics of versions on labelled rows."""
 
+import asyncio
 import hashlib
 import io
 import tracemalloc
@@ -14,14 +15,17 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 from service import NOTEBOOK, Service
+from starlette.requests import Request
 from tables import ENCODINGS, MEDIA_TYPES, TABLE_FORMS, written
 from trained import model_of, version_of
 
 from app.data.formats.parquet import PARQUET
+from app.errors import MalformedBody
 from app.monitoring.evaluations import MAX_EVALUATIONS, EvaluationStore
 from app.prediction.evaluation import EvaluationOptions, evaluate_table, read_options, working_bytes
 from app.prediction.tables import TableRows
 from app.storage.folder_store import FolderStore
+from app.web.evaluations import _departure
 
 ROWS = 90
 CSV = "text/csv"
@@ -158,7 +162,8 @@ def test_nothing_is_given_for_rows_without_a_target_and_the_reason_is(shops: Ser
     assert answer["targets"]["sales"]["rmse"] is None
     assert answer["calibration"] == {"sales": []}
     assert set(answer["unavailable"]) == {
-        f"sales.{name}" for name in ("rmse", "mae", "bias", "r2", "max_absolute_error")
+        f"sales.{name}"
+        for name in ("rmse", "mae", "bias", "r2", "max_absolute_error", "interval_coverage", "mean_interval_width")
     }
 
 
@@ -233,6 +238,41 @@ def test_a_fault_in_json_rows_has_its_place(shops: Service, body: dict[str, Any]
     answer = shops.client.post(PATH, params=query, json=body)
     assert answer.status_code == 422, answer.text
     assert place in [error.get("pointer") for error in answer.json()["errors"]], answer.text
+
+
+def test_too_many_versions_are_refused_in_a_sentence(shops: Service) -> None:
+    answer = evaluate(shops, LABELLED, versions="1,2,3,4,5")
+
+    assert answer.status_code == 422
+    assert "Expected at most 4 versions, found 5" in answer.text
+
+
+def test_every_metric_that_is_null_has_its_reason(shops: Service) -> None:
+    row = "size,region,sales,w\n10,north,3,{}\n"
+    for body, weight in ((row.format(0), "w"), (row.format(1e308) + "12,north,1e8,1e308\n", "w")):
+        version = evaluate(shops, body, versions=1, weight=weight).json()["versions"][0]
+        nulls = {name for name, value in version["targets"]["sales"].items() if value is None}
+        assert nulls
+        assert {f"sales.{name}" for name in nulls} <= version["unavailable"].keys()
+    assert (
+        "weight 0"
+        in evaluate(shops, row.format(0), versions=1, weight="w").json()["versions"][0]["unavailable"]["sales.rmse"]
+    )
+
+
+def test_an_evaluation_stops_once_its_client_has_gone() -> None:
+    async def receive() -> dict[str, str]:
+        return {"type": "http.disconnect"}
+
+    async def evaluate_after_the_client_has_gone() -> None:
+        with _departure(Request({"type": "http"}, receive)) as check:
+            check()
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            with pytest.raises(MalformedBody, match="closed the connection"):
+                check()
+
+    asyncio.run(evaluate_after_the_client_has_gone())
 
 
 def files_in(folder: Path) -> set[str]:

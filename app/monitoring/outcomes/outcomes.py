@@ -1,6 +1,7 @@
 """Predictions with an id, recorded until their outcomes come.
 
-The rest of the service uses this class. Nothing is connected to, created or imported before the first use.
+The rest of the service uses this class. Nothing is connected to, created or imported before the first use, unless there
+is a file of records.
 """
 
 import contextlib
@@ -30,6 +31,7 @@ PAUSE_SECONDS = 10.0
 PAUSED = "The database of recorded predictions does not answer. The service tries again in a few seconds."
 LOG_SECONDS = 10  # Least time between two records about the database in the log.
 UNREACHABLE = "The database of recorded predictions does not answer. Try again later."
+SILENT = "it does not answer"
 _SQLITE = "sqlite:///"
 
 _log = logging.getLogger(__name__)
@@ -50,11 +52,13 @@ class Outcomes:
         self._logged = 0.0
         self._paused_until = 0.0
         self._writer = Writer(self._write, self._clean)
+        if self._file is not None and self._file.exists():
+            self._writer.start()  # It imports SQLAlchemy and connects, so that the first prediction need not wait.
 
     def record(self, rows: RecordedRows) -> None:
         """Record predictions, except those whose ids are recorded already. They are on disk when this returns.
 
-        Raises NotRecorded.
+        Raises NotRecorded, also if an id is recorded with another prediction. The others are recorded then.
         """
         # Imported here once, because the wait for a commit is bounded, and the import takes long on a busy machine.
         importlib.import_module("app.monitoring.outcomes.recording")
@@ -155,7 +159,9 @@ class Outcomes:
             yield self._connect()
         except (SQLAlchemyError, OSError) as error:
             self._log_failure(error)
-            raise Unavailable(UNREACHABLE) from error
+            kind = _kind(error)
+            message = UNREACHABLE if kind == SILENT else f"The database of recorded predictions cannot be used: {kind}."
+            raise Unavailable(message) from error
 
     def _connect(self) -> "Database":
         from app.monitoring.outcomes.database import Database
@@ -186,8 +192,8 @@ class Outcomes:
                     kept = [rows for rows, refusal in zip(group, refusals, strict=True) if refusal is None]
                     needed = recording.bytes_of(kept)
                     if recording.fits(connection, database, needed, self.max_bytes):
-                        recording.insert(connection, database, kept)
-                        return refusals
+                        others = iter(recording.insert(connection, database, kept, time.time() - self.seconds))
+                        return [next(others) if refusal is None else refusal for refusal in refusals]
                 recording.make_room(database, needed, self.max_bytes)
         except (SQLAlchemyError, OSError) as error:
             self._note_failure(error, started)
@@ -235,7 +241,9 @@ def _kind(error: Exception) -> str:
         return "it cannot be written"
     if "i/o error" in message:
         return "the disk fails"
-    return "it is locked" if "locked" in message else "it does not answer"
+    if "not a database" in message or "malformed" in message:
+        return "its file is damaged"
+    return "it is locked" if "locked" in message else SILENT
 
 
 def _part(rows: RecordedRows, start: int, end: int) -> RecordedRows:

@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -22,10 +22,15 @@ _INSERTED_AT_ONCE = 1000
 Hour: TypeAlias = tuple[str, int, int]  # A model, a version, and the number of an hour since 1970.
 
 
-def insert(connection: sa.Connection, database: Database, group: Sequence[RecordedRows]) -> None:
-    """Record predictions whose ids are not recorded yet for their model."""
+def insert(
+    connection: sa.Connection, database: Database, group: Sequence[RecordedRows], expired: float
+) -> list[NotRecorded | None]:
+    """Record predictions whose ids are not recorded yet for their model, or only by records made before `expired`.
+
+    Return for each request why some are not recorded, or None. A repeated request is recorded.
+    """
     if not group:
-        return
+        return []
     tables = database.tables
     versions = {(rows.model, rows.version): rows.targets for rows in group}
     connection.execute(
@@ -35,24 +40,94 @@ def insert(connection: sa.Connection, database: Database, group: Sequence[Record
             for (model, version), targets in sorted(versions.items())
         ],
     )
-    columns = tables.predictions.c
-    statement = tables.insert_new(tables.predictions).returning(
-        columns.model, columns.version, columns.time, columns.size
-    )
+    requests = [_records(rows) for rows in group]
     # In the order of their ids, so that no two processes wait for each other.
     records = sorted(
-        (record for rows in group for record in _records(rows)),
+        (record for request in requests for record in request),
         key=lambda record: (record["model"], record["prediction_id"]),
     )
+    inserted = _insert(connection, database, records)
+    if len(inserted) == len(records):
+        return [None] * len(group)
+    rest = [record for record in records if _key(record) not in inserted]
+    if _remove_expired_ids(connection, database, rest, expired):
+        _insert(connection, database, rest)
+    stored = _stored(connection, database, records)
+    return [_why_other(request, stored) for request in requests]
+
+
+def _insert(connection: sa.Connection, database: Database, records: Sequence[dict[str, Any]]) -> set[tuple[str, str]]:
+    """Insert records whose ids are new, and count them. Return their models and ids."""
+    columns = database.tables.predictions.c
+    statement = database.tables.insert_new(database.tables.predictions).returning(
+        columns.model, columns.prediction_id, columns.version, columns.time, columns.size
+    )
+    inserted: set[tuple[str, str]] = set()
     recorded: Counter[Hour] = Counter()
     sizes: Counter[Hour] = Counter()
     for start in range(0, len(records), _INSERTED_AT_ONCE):
-        inserted = connection.execute(statement, records[start : start + _INSERTED_AT_ONCE])
-        for model, version, made, size in inserted:
-            key = (model, version, hour_of(made))
-            recorded[key] += 1
-            sizes[key] += size
+        for model, identity, version, made, size in connection.execute(
+            statement, records[start : start + _INSERTED_AT_ONCE]
+        ):
+            inserted.add((model, identity))
+            recorded[model, version, hour_of(made)] += 1
+            sizes[model, version, hour_of(made)] += size
     add_hours(connection, database, {key: {"recorded": recorded[key], "size": sizes[key]} for key in recorded})
+    return inserted
+
+
+def _remove_expired_ids(
+    connection: sa.Connection, database: Database, records: Sequence[dict[str, Any]], expired: float
+) -> int:
+    """Remove earlier records with the ids of these that were made before `expired`. Return their number."""
+    columns = database.tables.predictions.c
+    return sum(
+        _remove(connection, database, _have_ids(columns, model, ids) & (columns.time < expired))
+        for model, ids in _ids_by_model(records)
+    )
+
+
+def _stored(
+    connection: sa.Connection, database: Database, records: Sequence[dict[str, Any]]
+) -> dict[tuple[str, str], tuple[int, bytes]]:
+    """Return the versions and predictions that are recorded under the ids of these records."""
+    columns = database.tables.predictions.c
+    stored = {}
+    for model, ids in _ids_by_model(records):
+        statement = sa.select(columns.prediction_id, columns.version, columns.predicted)
+        for identity, version, predicted in connection.execute(statement.where(_have_ids(columns, model, ids))):
+            stored[model, identity] = version, bytes(predicted)
+    return stored
+
+
+def _why_other(
+    request: Sequence[dict[str, Any]], stored: dict[tuple[str, str], tuple[int, bytes]]
+) -> NotRecorded | None:
+    others = sum(stored.get(_key(record)) != (record["version"], record["predicted"]) for record in request)
+    if not others:
+        return None
+    if len(request) == 1:
+        return NotRecorded("The id is recorded already with another prediction, which stays.")
+    are = "is" if others == 1 else "are"
+    return NotRecorded(f"{others} of {len(request)} ids {are} recorded already with other predictions, which stay.")
+
+
+def _ids_by_model(records: Sequence[dict[str, Any]]) -> Iterator[tuple[str, list[str]]]:
+    """Yield models, each with some of the ids of its records."""
+    ids: dict[str, list[str]] = {}
+    for record in records:
+        ids.setdefault(record["model"], []).append(record["prediction_id"])
+    for model, names in ids.items():
+        for start in range(0, len(names), _INSERTED_AT_ONCE):
+            yield model, names[start : start + _INSERTED_AT_ONCE]
+
+
+def _have_ids(columns: Any, model: str, ids: Sequence[str]) -> sa.ColumnElement[bool]:
+    return sa.and_(columns.model == model, columns.prediction_id.in_(ids))
+
+
+def _key(record: dict[str, Any]) -> tuple[str, str]:
+    return record["model"], record["prediction_id"]
 
 
 def why_refused(

@@ -28,6 +28,8 @@ def _numbers(value: Any) -> Any:
     parts = [part.strip() for part in value.split(",")]
     if not all(part.isascii() and part.isdecimal() and len(part) < 10 for part in parts):  # noqa: PLR2004 - digits
         raise ValueError("Expected numbers of versions, separated by commas, as in `3,5`")
+    if len(parts) > MAX_VERSIONS:
+        raise ValueError(f"Expected at most {MAX_VERSIONS} versions, found {len(parts)}")
     return [int(part) for part in parts]
 
 

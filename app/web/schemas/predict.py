@@ -52,7 +52,7 @@ class PredictRequest(_Options):
     prediction_id: Annotated[Any, DocumentedAs(str | list[str] | None)] = None
     """Record the predictions under these ids, to compare them with the outcomes later: one string for one instance, or
     a list with a string for each. Instances that are objects may have a key `prediction_id` instead. An id has 1 to 200
-    printable characters. If an id is already recorded, the first record stays."""
+    printable characters. If an id is already recorded with another prediction, the first record stays."""
     explain: bool = False
     """Add the contribution of each feature to each prediction."""
     extrapolation: bool = False
