@@ -310,7 +310,7 @@ def test_a_recorded_evaluation_survives_a_restart_and_others_leave_nothing(tmp_p
 def test_the_newest_evaluations_of_each_model_are_kept(tmp_path: Path) -> None:
     store = FolderStore(tmp_path)
     evaluations = EvaluationStore(store)
-    plain = {"model": "shops", "by": None, "level": 0.95, "weight": None, "versions": []}
+    plain: dict[str, Any] = {"model": "shops", "by": None, "level": 0.95, "weight": None, "versions": []}
     for number in range(MAX_EVALUATIONS + 3):
         evaluations.add("shops", plain | {"by": str(number)})
     evaluations.add("shops-2", plain)
