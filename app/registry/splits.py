@@ -7,6 +7,7 @@ promotion by any process ends it, also if that process is killed.
 """
 
 import hashlib
+import logging
 import os
 import re
 import secrets
@@ -28,6 +29,8 @@ ATTEMPTS = 5  # Attempts to change the splits while other processes change them 
 POLL_SECONDS = 0.5  # Interval between two readings of a bucket.
 KEY = "splits/splits.json"
 
+_log = logging.getLogger(__name__)
+
 
 class Split(msgspec.Struct, frozen=True):
     """The versions that answer while `current` is the current one, with their shares in percent."""
@@ -37,6 +40,10 @@ class Split(msgspec.Struct, frozen=True):
     shadow: int | None
     set_at: str
     identity: str  # sorts by the time at which the split was set
+
+    def __post_init__(self) -> None:
+        if self.shares and (min(self.shares.values()) < 0 or sum(self.shares.values()) != BUCKETS):
+            raise ValueError(f"shares are not percentages that sum to {BUCKETS}")
 
     @classmethod
     def new(cls, current: int, shares: Mapping[int, int], shadow: int | None) -> "Split":
@@ -84,6 +91,7 @@ class Splits:
         self._store = store
         self._path = f"{store.folder}/{KEY}" if isinstance(store, FolderStore) else None
         self._known: _Known | None = None
+        self._is_damaged = False  # True if the blob that was read last cannot be decoded
         self._polled = False
         self._status: tuple[int, int, int] | None = None  # of the file that was read last
         self._stopping = threading.Event()
@@ -144,6 +152,8 @@ class Splits:
     def _change(self, change: Callable[[dict[str, Split]], object]) -> None:
         for _ in range(ATTEMPTS):
             before, etag = self._read()
+            if self._is_damaged:
+                raise Conflict(f"The file of the traffic splits, {KEY}, is damaged. Restore or remove it first.")
             splits = dict(before)
             change(splits)
             if splits == before:
@@ -172,11 +182,23 @@ class Splits:
                         return known
                 else:
                     blob = self._store.get(KEY)
-                known = _splits_in(blob.content), blob.etag
+                known = self._decode(blob.content), blob.etag
             except BlobNotFound:
                 known = {}, None
+                self._is_damaged = False
             self._known = known
             return known
+
+    def _decode(self, content: bytes) -> dict[str, Split]:
+        """Return the splits in a blob. If it was altered, no split applies until somebody restores or removes it."""
+        try:
+            splits = _SPLITS.decode(content)
+        except msgspec.DecodeError as error:
+            self._is_damaged = True
+            _log.warning("traffic splits ignored", extra={"file": KEY, "reason": str(error)})
+            return {}
+        self._is_damaged = False
+        return splits
 
     def _look_at_file(self, path: str) -> None:
         """Read the file if it has changed."""
@@ -202,11 +224,3 @@ class Splits:
             self._polled = True
             if self._stopping.wait(POLL_SECONDS):
                 return
-
-
-def _splits_in(content: bytes) -> dict[str, Split]:
-    """Return the splits in a blob. One that was altered has none, and is replaced by the next change."""
-    try:
-        return _SPLITS.decode(content)
-    except msgspec.DecodeError:
-        return {}

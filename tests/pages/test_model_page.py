@@ -107,7 +107,7 @@ def test_many_coefficients_targets_and_versions_are_paged(models: Service, clien
     wide = client.get("/models/wide")
     page = Page(wide.text)
     assert "1 of 40 targets" in page.texts["metrics"]
-    assert "the 40 of 600 with the largest effects" in " ".join(page.texts["coefficients"].split())
+    assert "the 40 of 600 coefficients with the largest effects" in " ".join(page.texts["coefficients"].split())
     (following,) = {link for link in page.links if "target=t1" in link and link.endswith("#metrics")}
     assert "t1" in page_of(client, following).texts["metrics"]
     everything = client.get("/models/wide?start=0").text

@@ -120,7 +120,7 @@ def test_faults_are_next_to_their_fields_and_values_stay(client: httpx.Client) -
 def test_an_extrapolation_names_its_columns(client: httpx.Client) -> None:
     text = Page(send(client, form_of(client, "crop-yield"), temp="200").text).texts["try-it"]
     assert "temp = 200, in training 68 to 103" in text
-    assert "the threshold is" in text
+    assert "above the threshold of" in text
     assert "unlike the training rows" not in Page(send(client, form_of(client, "crop-yield")).text).texts["try-it"]
 
     outside = Page(send(client, form_of(client, "dependent"), x="5", twice="5").text).texts["try-it"]
@@ -154,7 +154,7 @@ def test_a_form_of_other_columns_is_replaced_by_one_that_fits(site: Service, mod
         answer = send(client, form)
 
         page = Page(answer.text)
-        assert "Version 2 is current now, and its columns differ." in page.texts["try-it"]
+        assert "Version 2 is current now, and its columns are different." in page.texts["try-it"]
         assert "answer-title" not in page.texts
         assert set(page.form(form.action).labels) == {"a", "b", "d"}
         assert "Prediction of version 1" in send(client, form_of(client, "changing", "/versions/1")).text

@@ -286,7 +286,9 @@ def test_two_processes_set_splits_at_once_and_none_is_lost(tmp_path: Path) -> No
     assert reader.get_cached("crop") is None
 
 
-def test_damaged_splits_count_as_none_and_an_unreadable_store_leaves_the_known_ones(tmp_path: Path) -> None:
+def test_damaged_splits_count_as_none_and_are_not_overwritten_and_an_unreadable_store_leaves_the_known_ones(
+    tmp_path: Path,
+) -> None:
     class Lost(FolderStore):
         lost = False
 
@@ -304,7 +306,14 @@ def test_damaged_splits_count_as_none_and_an_unreadable_store_leaves_the_known_o
     with pytest.raises(StoreUnavailable):
         splits.remove("crop")
     store.lost = False
-    assert Splits(store).get_cached("crop") is None
+    negative = b'{"crop":{"current":1,"shares":{"1":105,"2":-5},"shadow":null,"set_at":"","identity":""}}'
+    for damaged in (b"[", negative):
+        (tmp_path / KEY).write_bytes(damaged)
+        assert Splits(store).get_cached("crop") is None
+        with pytest.raises(Conflict, match="damaged"):
+            Splits(store).set("other", Split.new(2, {2: 100}, None))
+        assert (tmp_path / KEY).read_bytes() == damaged
+    (tmp_path / KEY).unlink()
     Splits(store).set("crop", Split.new(2, {2: 100}, None))
     assert Splits(store).get("crop") is not None
 
