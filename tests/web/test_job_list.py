@@ -109,7 +109,7 @@ def test_without_jobs_there_is_no_latest_job(tmp_path_factory: pytest.TempPathFa
 
 def test_every_operation_refuses_unknown_parameters(service: Service) -> None:
     paths = service.client.get("/openapi.json").json()["paths"]
-    filled = {"model": "crop-yield", "version": "1", "job": "latest"}
+    filled = {"model": "crop-yield", "version": "1", "job": "latest", "alias": "current"}
     service.train(**NOTEBOOK, promote="never")
     for path, operations in paths.items():
         for method in operations:
