@@ -309,7 +309,7 @@ def test_a_server_that_does_not_answer_delays_one_prediction_and_not_the_next() 
             with pytest.raises(NotRecorded, match="does not answer"):
                 opened.record(constant(["a"], 1.0))
             before = time.monotonic()
-            with pytest.raises(NotRecorded, match="tried again in some seconds"):
+            with pytest.raises(NotRecorded, match="tries again in a few seconds"):
                 opened.record(constant(["b"], 1.0))
             assert time.monotonic() - before < 1
 

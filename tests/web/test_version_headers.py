@@ -62,7 +62,7 @@ def test_readiness_names_the_storage(service: Service) -> None:
 def test_the_headers_of_predictions_are_documented(service: Service) -> None:
     paths = service.client.get("/openapi.json").json()["paths"]
     operations = [methods["post"] for path, methods in paths.items() if path.endswith("/predict")]
-    assert len(operations) == 3
+    assert len(operations) == 4
     for operation in operations:
         assert operation["responses"]["200"]["headers"]["Linserve-Version"]["schema"]["type"] == "integer"
         names = {parameter["name"]: parameter["in"] for parameter in operation["parameters"]}
