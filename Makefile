@@ -14,8 +14,9 @@ FLOORS = registry:92 regression:80 storage:85 data:82 training:60 web:35 jobs:30
 CHAOS = PYTHONPATH=.:tests .venv/bin/python -m chaos
 # Known vulnerabilities that do not concern this service, each with the reason.
 IGNORED_VULNERABILITIES =
-# pysimdjson does not declare its licences: MIT, and Apache-2.0 for simdjson. CUDA builds of torch bring NVIDIA's packages.
-UNDECLARED = pysimdjson $$(.venv/bin/python -m pip freeze | sed -nE 's/^((nvidia|cuda|triton)[^=]*)==.*/\1/p')
+# pysimdjson does not declare its licences: MIT, and Apache-2.0 for simdjson. Nor does axe-playwright-python: MIT, and
+# MPL-2.0 for axe-core. CUDA builds of torch bring NVIDIA's packages.
+UNDECLARED = pysimdjson axe-playwright-python $$(.venv/bin/python -m pip freeze | sed -nE 's/^((nvidia|cuda|triton)[^=]*)==.*/\1/p')
 
 .PHONY: help run test test-fast test-slow coverage check prose audit pins licences sbom fuzz chaos chaos-proof bench bench-cluster docs model install hooks clean
 
