@@ -45,7 +45,7 @@ _TYPES = {
     "dict_type": "an object",
 }
 _WRITTEN_WITHOUT_QUOTES = ("int_type", "float_type", "bool_type")
-_WHOLE_BODY = 'Send an object, such as {"instances": [[1, 2], [3, 4]]}.'
+_ROWS = 'Send an object, such as {"instances": [[1, 2], [3, 4]]}.'
 _ANY = "*"  # Step of a location: any name of a column.
 MAX_DIGITS = 20  # Characters of a number in a message.
 
@@ -73,11 +73,16 @@ def sentence(fault: Fault, others: Sequence[Fault] = (), schema: type[BaseModel]
     if fault_type in _BOUNDS:
         return _out_of_bounds(fault)
     if fault_type in _TYPES:
-        return _wrong_type(fault)
+        return _wrong_type(fault, schema)
     if fault_type in _OTHERS:
         return _OTHERS[fault_type](fault)
     message = str(fault["msg"]).removeprefix("Value error, ")
     return f"{message}." if message[-1] not in ".!?" else message
+
+
+def _whole_body(schema: type[BaseModel] | None) -> str:
+    """Return what to send in place of a body that is no object."""
+    return _ROWS if schema is None or "instances" in schema.model_fields else "Send an object."
 
 
 def _name(fault: Fault) -> str:
@@ -183,7 +188,7 @@ def options_of(schema: type[BaseModel]) -> dict[tuple[str, ...], frozenset[str]]
     return options
 
 
-def _wrong_type(fault: Fault) -> str:
+def _wrong_type(fault: Fault, schema: type[BaseModel] | None = None) -> str:
     fault_type, value, name = fault["type"], fault.get("input"), _name(fault)
     expected = _TYPES[fault_type]
     if fault_type == "finite_number":
@@ -192,7 +197,7 @@ def _wrong_type(fault: Fault) -> str:
         return f"Expected {expected}, found other text. {_REMEDIES.get(name, 'Send one.')}"
     received = "a number with a fraction" if fault_type == "int_from_float" else kind_of(value)
     if not _steps(fault["loc"]):
-        remedy = _WHOLE_BODY
+        remedy = _whole_body(schema)
     elif isinstance(value, str) and fault_type in _WRITTEN_WITHOUT_QUOTES:
         remedy = "Send it without quotes."
     elif name == "instances" and isinstance(value, dict):

@@ -229,7 +229,7 @@ def test_a_split_answers_only_from_the_least_version_that_a_client_accepts(servi
         ("crop-yield", {"<script>": 100}, 422, "numbers of versions"),
         ("crop-yield", {"x" * 300: 100}, 422, "numbers of versions"),
         ("crop-yield", {}, 422, "Expected percentages by version"),
-        ("crop-yield", [], 422, ""),
+        ("crop-yield", [], 422, "Expected an object, found an array. Send an object."),
         ("crop-yield", {"shadow": 0}, 422, "shadow"),
         ("crop-yield", {"shadow": 3}, 422, "cannot be their shadow"),
         ("crop-yield", {"2": 100, "shadow": 2}, 422, "cannot be their shadow"),
