@@ -223,7 +223,6 @@ def test_an_open_page_of_a_job_survives_a_crash_and_shows_the_end(
         expect(page.locator("#connection")).to_contain_text("The connection was lost. Trying again")
         reached = arm(steps, "fitted", signal.SIGSTOP)
         service.start()
-        expect(page.locator("#news")).to_have_text("Connected again.")
         expect(page.locator("#connection")).to_be_hidden()
         wait_for(reached.exists)
         for trainer in service.trainers():
