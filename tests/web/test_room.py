@@ -166,12 +166,12 @@ def test_an_answer_that_the_disk_has_no_room_for_is_told_from_other_faults() -> 
 def test_some_of_the_disk_is_left_to_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     spool = UploadStore(tmp_path)
     spool.check_room(1)
-    with pytest.raises(SpoolFull, match="no space for this request"):
+    with pytest.raises(SpoolFull, match="on the disk"):
         spool.check_room(1 << 62)
 
     monkeypatch.setattr("app.storage.disk_space.RESERVED_BYTES", 1 << 62)
     monkeypatch.setattr("app.storage.disk_space.RESERVED_SHARE", 2.0)
-    with pytest.raises(SpoolFull, match="no space for this request"):
+    with pytest.raises(SpoolFull, match="on the disk"):
         spool.check_room()
     with pytest.raises(SpoolFull, match="no space for this request"):
         TempStorage(tmp_path, 1 << 62).open()
