@@ -7,6 +7,17 @@ from playwright.sync_api import Locator, Page, expect
 from app.pages.page_route import PageRoute
 from app.pages.routes import PAGES
 
+CHROMIUM = Path("/usr/bin/chromium")
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
 MAX_TABS = 80  # Presses of the tab key within which an element is expected to have the focus.
 _DROP = """([name, text]) => {
     const data = new DataTransfer();

@@ -9,14 +9,14 @@ function showCopyButtons(root) {
   }
 }
 
-async function copy(button) {
-  const source = document.getElementById(button.dataset.copy);
+// Copy the text, or select the element that shows it. The button says which.
+async function copyText(button, text, element) {
   const label = button.textContent;
   try {
-    await navigator.clipboard.writeText(source.textContent.trim());
+    await navigator.clipboard.writeText(text);
     button.textContent = "Copied";
   } catch {
-    getSelection().selectAllChildren(source); // without HTTPS, browsers offer no clipboard
+    getSelection().selectAllChildren(element); // without HTTPS, browsers offer no clipboard
     button.textContent = "Selected";
   }
   announce(button.textContent);
@@ -39,7 +39,8 @@ function announce(text) {
 document.addEventListener("click", (event) => {
   const button = event.target.closest?.("button[data-copy]");
   if (button) {
-    copy(button);
+    const source = document.getElementById(button.dataset.copy);
+    copyText(button, source.textContent.trim(), source);
   }
 });
 showCopyButtons(document);

@@ -51,19 +51,6 @@ function linesOf(table, separator) {
   return Array.from(table.rows, (row) => Array.from(row.cells, (cell) => quoted(textOf(cell))).join(separator)).join("\n") + "\n";
 }
 
-async function copyTable(button, table) {
-  const label = button.textContent;
-  try {
-    await navigator.clipboard.writeText(linesOf(table, "\t"));
-    button.textContent = "Copied";
-  } catch {
-    getSelection().selectAllChildren(table); // without HTTPS, browsers offer no clipboard
-    button.textContent = "Selected";
-  }
-  announce(button.textContent);
-  setTimeout(() => (button.textContent = label), 2000);
-}
-
 function saveTable(table) {
   const link = document.createElement("a");
   link.href = URL.createObjectURL(new Blob([linesOf(table, ",")], { type: "text/csv" }));
@@ -84,7 +71,7 @@ function newButton(text, act) {
 for (const table of document.querySelectorAll("table[data-tools]")) {
   const tools = document.createElement("div");
   tools.className = "table-tools";
-  tools.append(newButton("Copy the table", (button) => copyTable(button, table)), newButton("Save as CSV", () => saveTable(table)));
+  tools.append(newButton("Copy the table", (button) => copyText(button, linesOf(table, "\t"), table)), newButton("Save as CSV", () => saveTable(table)));
   table.parentElement.before(tools);
   Array.from(table.tHead.rows[0].cells).forEach((cell, column) => {
     const button = document.createElement("button");

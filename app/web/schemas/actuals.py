@@ -4,10 +4,9 @@ from typing import Annotated, Any
 
 from pydantic import ConfigDict, Field
 
-from app.data.columns.options import DateOrder, ReadingOptions
 from app.data.prediction_ids import PREDICTION_ID
 from app.web.schemas.openapi_schema import DocumentedAs, NamedRow, Schema
-from app.web.schemas.reading import DecimalOption, TextOptions, ThousandsOption
+from app.web.schemas.reading import KnownTextOptions
 
 ActualRows = Annotated[list[Any], DocumentedAs(Annotated[list[NamedRow], Field(min_length=1)])]
 
@@ -23,7 +22,7 @@ class ActualsRequest(Schema):
     """Replace values that are known already. Without it, the first value stays, and the response names the ids."""
 
 
-class ActualsParameters(TextOptions):
+class ActualsParameters(KnownTextOptions):
     """Options in the query, for outcomes in a table."""
 
     model_config = ConfigDict(extra="forbid", strict=False, allow_inf_nan=False)
@@ -32,25 +31,6 @@ class ActualsParameters(TextOptions):
     """Replace values that are known already. Without it, the first value stays, and the response names the ids."""
     prediction_id: str = PREDICTION_ID
     """Column with the ids of the predictions."""
-    decimal: DecimalOption = None
-    """Decimal sign of numbers in text: `.` or `,`. Default: the training rows', if it fits."""
-    thousands: ThousandsOption = None
-    """Sign between groups of three digits. Default: the training rows'."""
-    dates: DateOrder | None = None
-    """Order of dates such as 03/04/2020. Default: the training rows'."""
-
-    def reading(self) -> ReadingOptions:
-        """Return how to read the table."""
-        return ReadingOptions(
-            sep=self.sep,
-            decimal=self.decimal,
-            thousands=self.thousands,
-            encoding=self.encoding,
-            header=self.header,
-            skip=self.skip,
-            sheet=int(self.sheet) if isinstance(self.sheet, str) and self.sheet.isdecimal() else self.sheet,
-            dates=self.dates,
-        )
 
 
 class NamedIds(Schema):

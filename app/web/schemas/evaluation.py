@@ -5,7 +5,6 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, ConfigDict, Field
 
 from app.data.columns.encoder import Unknown
-from app.data.columns.options import DateOrder, ReadingOptions
 from app.data.names import MAX_NAME_LENGTH
 from app.monitoring.evaluations import MAX_EVALUATIONS
 from app.prediction.evaluation import MAX_SEGMENTS, EvaluationOptions
@@ -14,7 +13,7 @@ from app.prediction.tables import TableOptions
 from app.regression.evaluation import EXACT_ROWS
 from app.web.query import Rows
 from app.web.schemas.openapi_schema import Schema
-from app.web.schemas.reading import DecimalOption, TextOptions, ThousandsOption
+from app.web.schemas.reading import KnownTextOptions
 from app.web.schemas.train import CSV_EXAMPLE
 from app.web.schemas.train import EXAMPLES as TRAINING
 
@@ -44,7 +43,7 @@ class EvaluateRequest(Schema):
     features."""
 
 
-class EvaluateParameters(TextOptions):
+class EvaluateParameters(KnownTextOptions):
     """Options of an evaluation, in the query or in the part `options` of a form."""
 
     model_config = ConfigDict(extra="forbid", strict=False, allow_inf_nan=False)
@@ -74,25 +73,6 @@ class EvaluateParameters(TextOptions):
     """The same for levels that the version does not know. `reference`: they count as the reference level."""
     record: bool = False
     """Store the metrics, not the rows. Needs the scope `train`."""
-    decimal: DecimalOption = None
-    """Decimal sign of numbers in text: `.` or `,`. Default: the training rows', if it fits."""
-    thousands: ThousandsOption = None
-    """Sign between groups of three digits. Default: the training rows'."""
-    dates: DateOrder | None = None
-    """Order of dates such as 03/04/2020. Default: the training rows'."""
-
-    def reading(self) -> ReadingOptions:
-        """Return how to read the table."""
-        return ReadingOptions(
-            sep=self.sep,
-            decimal=self.decimal,
-            thousands=self.thousands,
-            encoding=self.encoding,
-            header=self.header,
-            skip=self.skip,
-            sheet=int(self.sheet) if isinstance(self.sheet, str) and self.sheet.isdecimal() else self.sheet,
-            dates=self.dates,
-        )
 
     def options(self) -> EvaluationOptions:
         """Return what to compute, and how to read the rows."""

@@ -5,12 +5,11 @@ from typing import Annotated, Any
 from pydantic import ConfigDict, Field
 
 from app.data.columns.encoder import Unknown
-from app.data.columns.options import DateOrder, ReadingOptions
 from app.prediction.query import Missing, PredictionOptions, PredictionQuery
 from app.prediction.tables import TableOptions
 from app.web.query import NameList, Rows
 from app.web.schemas.openapi_schema import DocumentedAs, Row, Schema
-from app.web.schemas.reading import DecimalOption, TextOptions, ThousandsOption
+from app.web.schemas.reading import KnownTextOptions
 
 MAX_KEPT = 1000  # Columns that pass through to the results.
 
@@ -66,7 +65,7 @@ class PredictRequest(_Options):
         return PredictionQuery(self.instances, options, self.instance_weights)
 
 
-class PredictParameters(_Options, TextOptions):
+class PredictParameters(_Options, KnownTextOptions):
     """Options in the query, for rows or results that are a table."""
 
     model_config = ConfigDict(extra="forbid", strict=False, allow_inf_nan=False)
@@ -79,12 +78,6 @@ class PredictParameters(_Options, TextOptions):
         "In CSV, NDJSON and JSON, dates, times and timestamps are written as in RFC 3339: in UTC with a Z, or without "
         "an offset if the column has no time zone.",
     )
-    decimal: DecimalOption = None
-    """Decimal sign of numbers in text: `.` or `,`. Default: the training rows', if it fits."""
-    thousands: ThousandsOption = None
-    """Sign between groups of three digits. Default: the training rows'."""
-    dates: DateOrder | None = None
-    """Order of dates such as 03/04/2020. Default: the training rows'."""
     instance_weights: str | None = None
     """Column with the precision weight of each row, positive. Intervals are then for an observation of this weight and
     not of the mean weight of the training rows. Only with `interval`."""
@@ -101,19 +94,6 @@ class PredictParameters(_Options, TextOptions):
         )
         ids = [] if self.prediction_id is None or self.prediction_id in self.keep else [self.prediction_id]
         return TableOptions(prediction, [*ids, *self.keep], self.reading(), self.instance_weights)
-
-    def reading(self) -> ReadingOptions:
-        """Return how to read the table."""
-        return ReadingOptions(
-            sep=self.sep,
-            decimal=self.decimal,
-            thousands=self.thousands,
-            encoding=self.encoding,
-            header=self.header,
-            skip=self.skip,
-            sheet=int(self.sheet) if isinstance(self.sheet, str) and self.sheet.isdecimal() else self.sheet,
-            dates=self.dates,
-        )
 
 
 class Extrapolation(Schema):

@@ -224,6 +224,30 @@ class TextOptions(Options):
     """Sheet of a workbook, by its name or its number from 1. Default: the first visible sheet with a table."""
 
 
+class KnownTextOptions(TextOptions):
+    """Options about how a table is read whose columns a version knows."""
+
+    decimal: DecimalOption = None
+    """Decimal sign of numbers in text: `.` or `,`. Default: the training rows', if it fits."""
+    thousands: ThousandsOption = None
+    """Sign between groups of three digits. Default: the training rows'."""
+    dates: DateOrder | None = None
+    """Order of dates such as 03/04/2020. Default: the training rows'."""
+
+    def reading(self) -> ReadingOptions:
+        """Return how to read the table."""
+        return ReadingOptions(
+            sep=self.sep,
+            decimal=self.decimal,
+            thousands=self.thousands,
+            encoding=self.encoding,
+            header=self.header,
+            skip=self.skip,
+            sheet=int(self.sheet) if isinstance(self.sheet, str) and self.sheet.isdecimal() else self.sheet,
+            dates=self.dates,
+        )
+
+
 def _tuple(texts: list[str] | None) -> tuple[str, ...] | None:
     return None if texts is None else tuple(texts)
 
