@@ -99,7 +99,7 @@ def _as_outcome(column: Column) -> Column:
 
 
 def _check_objects(rows: Sequence[Any], columns: OutcomeColumns, pointer: str) -> None:
-    """Raise InvalidInput with the places of rows that are no objects, have no id, or have an unknown name."""
+    """Raise InvalidInput with the places of rows that are not objects, lack an id, or have an unknown name."""
     known = {columns.ids, *columns.names, *columns.others}
     expected = f"Expected `{columns.ids}` and targets: {listed(columns.names)}"
     details = []

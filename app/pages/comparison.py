@@ -39,7 +39,7 @@ class Estimate:
     standard_error: float | None = None
     change: float | None = None
     in_standard_errors: float | None = None
-    note: str | None = None  # why there is no change
+    note: str | None = None  # the reason if the change is withheld
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,7 @@ class Fit:
 
     target: str
     r2: float | None
-    reason: str  # why there is no number
+    reason: str  # the reason if `r2` is None
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ _FORMS = (b"application/x-www-form-urlencoded", b"multipart/form-data")
 FRAGMENT = "linserve-fragment"  # Header of requests for a part of a page.
 _WANTS_PAGE = "app.pages.wants_page"
 
-# Paths of pages that are no resources of the API.
+# Paths of pages without a resource of the API.
 PAGES_ONLY = ("/learn", "/login", "/models/{model}/compare")
 _ENDINGS = tuple(f"/{path.rpartition('/')[2]}" for path in PAGES_ONLY)
 

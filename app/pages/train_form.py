@@ -1,4 +1,4 @@
-"""The form of the train page: its fields, and the options of POST /train that they stand for.
+"""The form of the train page: its fields, and the options of POST /train that they set.
 
 Most fields have the name and the syntax of an option. Empty ones are not given. The options are checked where those of
 the API are.
@@ -32,7 +32,7 @@ def quoted(name: str) -> str:
 
 
 def options_of(form: Form) -> Form:
-    """Return the options that the fields of the page stand for. Fields of the solver that is not chosen do not count.
+    """Return the options that the fields of the page set. Fields of the solver that is not chosen are ignored.
 
     A kind that was chosen for a column that is ignored does not count either.
     """
