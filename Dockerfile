@@ -33,6 +33,8 @@ RUN /venv/bin/pip install --no-cache-dir --no-build-isolation -c constraints.txt
 RUN cd / && PYTHONDONTWRITEBYTECODE=1 /venv/bin/python -c "import pkgutil, app, prometheus_client.multiprocess, \
 pyarrow.csv, pyarrow.parquet, scipy.special, torch, uvloop; \
 [__import__(module.name) for module in pkgutil.walk_packages(app.__path__, 'app.')]"
+# SageMaker runs the image with the argument `serve`.
+RUN printf '#!/bin/sh\nexec linserve-server serve "$@"\n' >/venv/bin/serve && chmod 755 /venv/bin/serve
 # Copy only the shipped version, without versions that were trained in this folder. Any user of group 0 may write,
 # because OpenShift runs the image as such a user.
 COPY models/crop-yield/000001.safetensors /service/models/crop-yield/
@@ -51,10 +53,10 @@ ENV PATH=/venv/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
     LINSERVE_MODELS_DIR=/service/models \
     LINSERVE_STATE_DIR=/service/state \
-    UVICORN_HOST=0.0.0.0 \
-    UVICORN_PORT=8000
+    UVICORN_HOST=0.0.0.0
 VOLUME ["/service/models", "/service/state"]
-EXPOSE 8000
+# 8080 with the argument `serve`, and with AIP_HTTP_PORT=8080, which Vertex AI sets.
+EXPOSE 8000 8080
 HEALTHCHECK --interval=10s --timeout=3s --start-period=10s CMD ["linserve-health"]
 # The first process of a container has to pass signals on from its start, and to reap orphans.
 ENTRYPOINT ["dumb-init", "--single-child", "--"]

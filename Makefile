@@ -18,7 +18,7 @@ IGNORED_VULNERABILITIES =
 # MPL-2.0 for axe-core. CUDA builds of torch bring NVIDIA's packages.
 UNDECLARED = pysimdjson axe-playwright-python $$(.venv/bin/python -m pip freeze | sed -nE 's/^((nvidia|cuda|triton)[^=]*)==.*/\1/p')
 
-.PHONY: help run test test-fast test-slow coverage check prose audit pins licences sbom fuzz chaos chaos-proof bench bench-cluster docs model install hooks clean
+.PHONY: help run test test-fast test-slow coverage check prose audit pins licences sbom protocols fuzz chaos chaos-proof bench bench-cluster docs model install hooks clean
 
 help: ## list all targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' Makefile
@@ -27,18 +27,21 @@ run: .venv/.service ## serve on http://127.0.0.1:8000
 	exec .venv/bin/linserve-server
 
 test: .venv/.development ## run the tests, except the slow ones
-	$(PYTEST) -m 'not slow'
+	$(PYTEST) -m 'not slow and not protocols'
 
 test-fast: .venv/.development ## run the tests that need no running service, in less than a minute
-	.venv/bin/python -m pytest -q -n 2 --dist loadfile -m 'not slow' $(FAST)
+	.venv/bin/python -m pytest -q -n 2 --dist loadfile -m 'not slow and not protocols' $(FAST)
 
 test-slow: .venv/.development ## run the slow tests
 	$(PYTEST) -m 'slow and not alone'
 	.venv/bin/python -m pytest -m 'slow and alone'
 
-coverage: .venv/.development ## run the tests with coverage, which has a floor for each room
+protocols: .venv/.development ## run the clients of other servers against the service, each in an environment of its own
+	.venv/bin/python -m pytest -n 2 -m protocols tests/protocols
+
+coverage: .venv/.development ## run the tests with coverage, which has a floor for each package
 	.venv/bin/python -m coverage erase
-	.venv/bin/python -m coverage run -m pytest -q -n 2 --dist loadfile -m 'not slow' $(ALONE)
+	.venv/bin/python -m coverage run -m pytest -q -n 2 --dist loadfile -m 'not slow and not protocols' $(ALONE)
 	.venv/bin/python -m coverage combine --quiet
 	@failed=0; for floor in $(FLOORS); do \
 	    .venv/bin/python -m coverage report --format total --include "app/$${floor%:*}/*" --fail-under "$${floor#*:}" >/dev/null \
@@ -70,7 +73,7 @@ licences: .venv/.development ## list the licence of each package
 
 sbom: .venv/.development ## write sbom.cdx.json, a bill of materials of what runs with the service
 	$(PYTHON) -m venv --clear --without-pip .sbom
-	.venv/bin/python -m pip --python .sbom/bin/python install --quiet -c constraints.txt .
+	.venv/bin/python -m pip --python .sbom/bin/python install --quiet --no-compile -c constraints.txt .
 	.venv/bin/cyclonedx-py environment --pyproject pyproject.toml --output-file sbom.cdx.json .sbom/bin/python
 	rm -rf .sbom
 
@@ -103,7 +106,7 @@ hooks: .venv/.development ## run the quick checks before each commit
 	.venv/bin/pre-commit install
 
 clean: ## remove everything that these targets make
-	rm -rf .venv .sbom sbom.cdx.json site .bench build *.egg-info .coverage* .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .schemathesis
+	rm -rf .venv .protocols .sbom sbom.cdx.json site .bench build *.egg-info client/build client/*.egg-info .coverage* .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .schemathesis
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv
@@ -113,10 +116,10 @@ clean: ## remove everything that these targets make
 	$(PIP) -e .
 	touch $@
 
-.venv/.development: .venv/.service
-	$(PIP) -e '.[dev]'
+.venv/.development: .venv/.service client/pyproject.toml
+	$(PIP) -e '.[dev]' -e ./client
 	touch $@
 
-.venv/.docs: .venv/.service
-	$(PIP) -e '.[docs]'
+.venv/.docs: .venv/.service client/pyproject.toml
+	$(PIP) -e '.[docs]' -e ./client
 	touch $@

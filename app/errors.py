@@ -13,7 +13,8 @@ LinserveError
 │   │   ├── ValuesTooLarge
 │   │   └── ValuesTooSmall
 │   ├── SourceChanged      a file of a source was replaced or removed while a job read it
-│   └── KeyReused          the Idempotency-Key was used for another request
+│   ├── KeyReused          the Idempotency-Key was used for another request
+│   └── NotExportable      the format cannot hold this model
 ├── NotFound
 │   ├── ModelNotFound
 │   │   └── NoCurrentVersion   the model has versions, but none is current
@@ -139,6 +140,9 @@ class JobNotFound(NotFound): ...
 class KeyReused(InvalidInput): ...
 
 
+class NotExportable(InvalidInput): ...
+
+
 class SourceChanged(InvalidInput):
     """`file` is the file's name."""
 
@@ -169,7 +173,9 @@ class PromotionFailed(Unavailable):
     """`version` is the number of the version, which stays published."""
 
     def __init__(self, version: int, reason: str | None) -> None:
-        super().__init__(f"The models folder cannot be written: {reason}.")
+        super().__init__(
+            f"Version {version} is published, but could not be promoted. The models folder cannot be written: {reason}."
+        )
         self.version = version
 
 

@@ -8,10 +8,11 @@ import os
 import sys
 import threading
 from collections.abc import AsyncIterator
+from functools import cached_property
 from typing import Any
 
 from fastapi import FastAPI
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app import __version__, logs
 from app.errors import NotFound, StoreMisconfigured, Unavailable
@@ -42,14 +43,17 @@ from app.training.uploads import UploadStore
 from app.web import problems
 from app.web.auth import Authorizer
 from app.web.connection_hooks import PROBES, ServiceHooks
-from app.web.fast_path import PredictFastPath
+from app.web.cross_origin import CrossOriginMiddleware
+from app.web.fast_path import fast_paths
 from app.web.job_watcher import JobWatcher
 from app.web.metrics import Metrics
-from app.web.middleware import HeadMiddleware, PathPrefix, RequestContextMiddleware
+from app.web.middleware import VARY, HeadMiddleware, PathPrefix, RequestContextMiddleware
 from app.web.model_gauges import ModelGauges
 from app.web.model_watcher import ModelWatcher
 from app.web.openapi import build_document
-from app.web.protocols import PROTOCOLS
+from app.web.path_aliases import PathAliases, PathMap, probes_of, vertex_aliases
+from app.web.paths import first_segments
+from app.web.protocols import PROTOCOL_OF_ROUTE, PROTOCOLS
 from app.web.routes import (
     actuals,
     aliases,
@@ -57,7 +61,9 @@ from app.web.routes import (
     drift,
     evaluate,
     events,
+    export,
     health,
+    imports,
     inspect,
     jobs,
     merge,
@@ -77,11 +83,6 @@ The model that comes with the service predicts the yield of apples and oranges f
 humidity. Try `POST /predict` below: *Try it out*, *Execute*.
 """
 
-# First segments of the service's own paths.
-OWN_PATHS = {
-    *("predict", "train", "inspect", "jobs", "models", "health", "metrics", "docs", "openapi.json"),
-    *("static", "learn", "login", "logout"),  # of pages
-}
 # Seconds for which a worker uses the aliases that it read from a bucket.
 ALIAS_SECONDS = 1.0
 # Seconds after which a computing thread yields to the event loop.
@@ -94,14 +95,16 @@ class State(ConnectionState):
     """The lifespan state: requests have it as `request.state`, and connections as `app_state`."""
 
     services: Services
+    aliases: PathMap
 
 
 class LinserveAPI(FastAPI):
     """FastAPI inside the service's own middleware, which also handles faults of FastAPI's error handling."""
 
-    def __init__(self, **settings: Any) -> None:
-        super().__init__(**settings)
-        self._outermost = PathPrefix(RequestContextMiddleware(HeadMiddleware(super().__call__)), OWN_PATHS)
+    @cached_property
+    def _outermost(self) -> ASGIApp:
+        inner = CrossOriginMiddleware(HeadMiddleware(super().__call__), VARY)
+        return PathPrefix(PathAliases(RequestContextMiddleware(inner, render_error)), first_segments(self.routes))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self._outermost(scope, receive, send)
@@ -143,6 +146,8 @@ def create_app() -> FastAPI:
         drift,
         events,
         models,
+        export,
+        imports,
         aliases,
         traffic,
         model_changes,
@@ -160,6 +165,7 @@ async def _lifespan(_: FastAPI) -> AsyncIterator[State]:
     stopping = asyncio.Event()
     try:
         settings, access = load_config()
+        aliases = vertex_aliases(os.environ)
         services = _services(settings, access, stopping)
         check_private_names("prometheus_client")  # which `Metrics` has to import first
     except (ValueError, OSError, ImportError, StoreMisconfigured) as error:
@@ -187,9 +193,10 @@ async def _lifespan(_: FastAPI) -> AsyncIterator[State]:
         with drain_on_signal(stopping, settings.drain_seconds):
             yield {
                 "services": services,
-                "hooks": ServiceHooks(services, settings.header_timeout, settings.transfer_grace),
-                "admission": ConnectionAdmission(settings.max_connections, PROBES),
-                "fast_path": PredictFastPath(services),
+                "aliases": aliases,
+                "hooks": ServiceHooks(services, settings.header_timeout, settings.transfer_grace, aliases),
+                "admission": ConnectionAdmission(settings.max_connections, PROBES | probes_of(aliases)),
+                "fast_paths": fast_paths(services, {path for method, path in aliases if method == "POST"}),
             }
     finally:
         if sweeper:
@@ -223,7 +230,9 @@ def _services(settings: Settings, access: Authorizer, stopping: asyncio.Event) -
         watch=True,
     )
     outcomes = Outcomes(settings.outcomes_url, days=settings.actuals_days, max_bytes=settings.max_actuals_bytes)
-    metrics = Metrics(settings.state_dir, PredictionActivity(settings.traffic), settings.trainer_seen)
+    metrics = Metrics(
+        settings.state_dir, PredictionActivity(settings.traffic), settings.trainer_seen, PROTOCOL_OF_ROUTE
+    )
     monitor = Monitor(registry, settings.monitoring, store, metrics.model_requests)
     return Services(
         registry=registry,
@@ -247,6 +256,7 @@ def _services(settings: Settings, access: Authorizer, stopping: asyncio.Event) -
         access=access,
         default_model=settings.default_model,
         capabilities=settings.capabilities,
+        cors_origins=settings.allowed_origins,
         logs_predictions=settings.log_predictions,
         stopping=stopping,
         aliases=Aliases(store or FolderStore(settings.state_dir), ALIAS_SECONDS if store else 0.0),

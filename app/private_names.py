@@ -14,15 +14,16 @@ PRIVATE_NAMES = {
     "uvicorn": {
         "uvicorn.protocols.http.httptools_impl": "STATUS_LINE",
         "uvicorn.protocols.http.httptools_impl:HttpToolsProtocol": (
-            "_should_upgrade_to_ws _unset_keepalive_if_required access_log access_logger app_state client connections "
-            "cycle expect_100_continue flow headers loop on_body on_header on_headers_complete on_message_begin "
-            "on_message_complete on_response_complete parser server_state timeout_keep_alive "
-            "timeout_keep_alive_handler timeout_keep_alive_task transport url"
+            "_should_upgrade_to_ws _unset_keepalive_if_required access_log access_logger app app_state client "
+            "connections cycle expect_100_continue flow headers loop on_body on_header on_headers_complete "
+            "on_message_begin on_message_complete on_response_complete parser root_path scope server_state "
+            "timeout_keep_alive timeout_keep_alive_handler timeout_keep_alive_task transport url"
         ),
         "uvicorn.protocols.http.httptools_impl:RequestResponseCycle": (
             "body disconnected keep_alive message_event more_body response_complete response_started transport"
         ),
         "uvicorn.protocols.http.flow_control:FlowControl": "pause_reading resume_reading write_paused",
+        "uvicorn.middleware.proxy_headers:ProxyHeadersMiddleware": "trusted_hosts",
         "uvicorn.server:ServerState": "default_headers total_requests",
     },
     "prometheus_client": {"prometheus_client.metrics:Histogram": "_buckets _sum"},

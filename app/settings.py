@@ -20,6 +20,8 @@ GIBIBYTE = 1 << 30
 MIN_TRAINER_MEMORY = 512 * MEBIBYTE
 MIN_WORKER_MEMORY = 64 * MEBIBYTE
 PREFIX = "LINSERVE_"
+# Variables of the client, which a user may have set in the same shell.
+OF_CLIENT = {f"{PREFIX}URL", f"{PREFIX}API_KEY"}
 # Variables that Kubernetes sets in every pod if a Service is called linserve.
 KUBERNETES_OWN = re.compile("LINSERVE_(SERVICE_(HOST|PORT.*)|PORT(_.*)?)")
 # Names of trainers, which are parts of file names.
@@ -52,6 +54,23 @@ def _check_storage_url(url: str) -> str:
     if not re.fullmatch(r"(s3|gs|az)://[^/?#@]{3,}(/[^?#]*)?|file:///[^?#]+", url):
         raise ValueError("expected s3://BUCKET/PREFIX, gs://BUCKET/PREFIX, az://CONTAINER/PREFIX or file:///FOLDER")
     return url
+
+
+def _check_origins(origins: str) -> str:
+    for origin in _split(origins):
+        # As browsers write them: in small letters, without a path, and without the usual port.
+        if not re.fullmatch(r"https?://([a-z0-9-]+(\.[a-z0-9-]+)*|\[[0-9a-f:]+\])(:[0-9]{1,5})?", origin) or re.search(
+            r"^http:.*:80$|^https:.*:443$", origin
+        ):
+            raise ValueError(
+                f"{origin} is not an origin as browsers send it, such as https://app.example.org or "
+                "http://localhost:3000; there are no wildcards"
+            )
+    return origins
+
+
+def _split(origins: str) -> list[str]:
+    return [origin.strip() for origin in origins.split(",")]
 
 
 def _check_sources(prefixes: str) -> str:
@@ -107,6 +126,11 @@ class Settings(BaseSettings):
         None,
         description="File of API keys, or its URL in a store, such as s3://BUCKET/PREFIX/keys. Without one, only "
         "clients on this machine can train, promote or delete.",
+    )
+    cors_origins: Annotated[str, AfterValidator(_check_origins)] | None = Field(
+        None,
+        description="Origins, separated by commas, whose pages may read responses, such as https://app.example.org. "
+        "By default, only pages of this service may.",
     )
     trainer_mode: Literal["embedded", "external"] = Field(
         "embedded", description="`embedded`: the service starts the trainer. `external`: run `python -m app.trainer`."
@@ -168,6 +192,10 @@ class Settings(BaseSettings):
         return AllowedSources.parse(self.sources)
 
     @property
+    def allowed_origins(self) -> frozenset[str]:
+        return frozenset(_split(self.cors_origins)) if self.cors_origins else frozenset()
+
+    @property
     def job_database_url(self) -> str:
         return self.database_url or f"sqlite:///{self.state_dir.resolve() / 'jobs.sqlite'}"
 
@@ -220,7 +248,7 @@ def load() -> Settings:
     given = [name for name in os.environ if name.upper().startswith(PREFIX) and not KUBERNETES_OWN.fullmatch(name)]
     if lower := sorted(name for name in given if name != name.upper()):
         raise ValueError(f"{', '.join(lower)}: names of settings are written in capitals.")
-    unknown = sorted(name for name in given if name not in known and name != PARENT)
+    unknown = sorted(name for name in given if name not in {*known, PARENT, *OF_CLIENT})
     if unknown:
         raise ValueError(
             f"{', '.join(unknown)}: there is no such setting. The settings are {', '.join(sorted(known))}. "

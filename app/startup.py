@@ -1,10 +1,12 @@
 """Checks of the configuration, before anything is served."""
 
 import logging
+import os
 
 from app.permissions import why_unwritable
 from app.settings import PREFIX, Settings, load
 from app.web.auth import Authorizer
+from app.web.path_aliases import vertex_aliases
 
 _log = logging.getLogger(__name__)
 
@@ -15,6 +17,7 @@ def load_config() -> tuple[Settings, Authorizer]:
     Raises ValueError, in a sentence for the operator that names the variable.
     """
     settings = load()
+    vertex_aliases(os.environ)
     # Uploads are private. Models are readable by everybody who may read the folder above them.
     for name, folder, mode in (("MODELS_DIR", settings.models_dir, 0o777), ("STATE_DIR", settings.state_dir, 0o700)):
         try:

@@ -31,7 +31,8 @@ async def _measure() -> dict[str, tuple[float, float]]:
 
     costs = {}
     async with app.router.lifespan_context(app) as state:
-        fast_path = dict(state or {})["fast_path"]
+        services = dict(state or {})
+        fast_path = services.get("fast_path") or services["fast_paths"][b"/predict"]
         for thread in threading.enumerate():
             if thread.name == "connect-jobs":  # which imports DBOS
                 await asyncio.to_thread(thread.join)

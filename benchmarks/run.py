@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from disturbed import compare_disturbed
+from doors import compare_doors
 from files import compare_files
 from fit import compare_epochs, compare_fits
 from kinds import compare_kinds
@@ -33,6 +34,7 @@ PARTS: dict[str, Callable[[int], Iterator[str]]] = {
     "Fits from files": compare_files,
     "Fits from words, dates and numbers": compare_kinds,
     "Serving": compare_servers,
+    "Serving in other wire formats": compare_doors,
     "Serving during other work": compare_disturbed,
 }
 

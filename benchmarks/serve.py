@@ -53,7 +53,7 @@ def inputs(rows: list[list[float]]) -> bytes:
 
 def v2(rows: list[list[float]]) -> bytes:
     flat = [value for row in rows for value in row]
-    tensor = {"name": "x", "shape": [len(rows), 3], "datatype": "FP64", "data": flat}
+    tensor = {"name": "x", "shape": [len(rows), len(rows[0])], "datatype": "FP64", "data": flat}
     return json.dumps({"inputs": [tensor]}).encode()
 
 
@@ -76,6 +76,7 @@ class Server:
     environment: dict[str, str] = field(default_factory=dict)
     folder: Path = HERE / "contenders"
     media_type: str = "application/json"
+    headers: dict[str, str] = field(default_factory=dict)  # in addition to the Content-Type
 
 
 @dataclass(frozen=True)
@@ -124,17 +125,7 @@ def others(folder: Path) -> Iterator[Server | str]:
         yield Server("BentoML", command, 8305)
     else:
         yield "BentoML"
-    if found := environment("mlserver", "numpy"):
-        settings = {"http_port": 8306, "grpc_port": 8316, "metrics_port": 8326, "host": "127.0.0.1"}
-        served = folder / "mlserver"
-        served.mkdir()
-        (served / "settings.json").write_text(json.dumps({**settings, "parallel_workers": 0}))
-        model = {"name": "linear", "implementation": "mlserver_runtime.Linear"}
-        (served / "model-settings.json").write_text(json.dumps(model))
-        command = [str(found / "mlserver"), "start", str(served)]
-        yield Server("MLServer", command, 8306, "/v2/models/linear/infer", v2)
-    else:
-        yield "MLServer"
+    yield mlserver(folder) or "MLServer"
     if found := environment("mlflow", "numpy"):
         model_ = str(folder / "mlflow")
         subprocess.run([found / "python", "mlflow_model.py", model_], cwd=HERE / "contenders", check=True)
@@ -143,6 +134,20 @@ def others(folder: Path) -> Iterator[Server | str]:
         yield Server("MLflow", [*command, "--workers", "1"], 8307, "/invocations", inputs, environment=path)
     else:
         yield "MLflow"
+
+
+def mlserver(folder: Path) -> Server | None:
+    """Return MLServer with a model of ours, or None if it cannot be installed."""
+    found = environment("mlserver", "numpy")
+    if found is None:
+        return None
+    settings = {"http_port": 8306, "grpc_port": 8316, "metrics_port": 8326, "host": "127.0.0.1"}
+    served = folder / "mlserver"
+    served.mkdir()
+    (served / "settings.json").write_text(json.dumps({**settings, "parallel_workers": 0}))
+    model = {"name": "linear", "implementation": "mlserver_runtime.Linear"}
+    (served / "model-settings.json").write_text(json.dumps(model))
+    return Server("MLServer", [str(found / "mlserver"), "start", str(served)], 8306, "/v2/models/linear/infer", v2)
 
 
 @contextlib.contextmanager
@@ -183,7 +188,7 @@ def _wait(server: Server, body: bytes) -> None:
 
 def ask(server: Server, body: bytes) -> bytes:
     url = f"http://127.0.0.1:{server.port}{server.path}"
-    request = urllib.request.Request(url, body, {"Content-Type": server.media_type})
+    request = urllib.request.Request(url, body, {"Content-Type": server.media_type, **server.headers})
     with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310
         content: bytes = answer.read()
         return content
@@ -202,6 +207,7 @@ def load(server: Server, body: bytes, connections: int, *, seconds: int = SECOND
         (Path(folder) / "post.lua").write_text(
             f'local file = io.open("{folder}/body", "rb"); wrk.body = file:read("*all"); file:close()\n'
             f'wrk.method = "POST"; wrk.headers["Content-Type"] = "{server.media_type}"\n'
+            + "".join(f'wrk.headers["{name}"] = "{value}"\n' for name, value in server.headers.items())
         )
         url = f"http://127.0.0.1:{server.port}{server.path}"
         options = ["-t1", f"-c{connections}", f"-d{seconds}", "--latency", "-s", f"{folder}/post.lua"]
@@ -317,7 +323,4 @@ def _compare(kind: Load, mine: Server, contenders: list[Server], rounds: int) ->
 
 
 def _asked(server: Server, kind: Load) -> Server:
-    return Server(
-        server.name, server.command, server.port, server.path, kind.body or server.body, server.environment,
-        server.folder, kind.media_type,
-    )  # fmt: skip
+    return replace(server, body=kind.body or server.body, media_type=kind.media_type)

@@ -12,6 +12,7 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
@@ -24,43 +25,52 @@ from service import INPUTS, ROOT, TARGETS, Service
 
 from chaos.acts import MODEL, Counts
 from chaos.line import Ended, Line, Truth, Wrong
-from chaos.stage import Environment
+from chaos.stage import SMALL, Environment
 from chaos.store_audit import StoredVersions
 from chaos.updates import MAX_ROWS, Matrix, check_rows
 from chaos.violation import demand
 from chaos.watching import RATE
 
-REPLICAS = TRAINERS = 3
 OTHER_MODELS = 5  # Models that are trained besides the one that is updated.
 UNDER_WAY = 20  # Jobs under way at a time.
-MAX_BETWEEN = 8  # Most jobs that are submitted between two faults.
-FAULT_SECONDS = 10.0  # Time for which the bucket fails, or Postgres is read-only.
 ANSWER_SECONDS = 120.0  # Longest time until a request is accepted.
 END_SECONDS = 240.0  # Longest time in which no job ends.
 POLLED = 5  # Oldest jobs that are polled at a time.
 CUT_SECONDS = 5.0  # Time after the start of a killed replica in which old connections may be found cut.
 PAUSE = 0.02  # Seconds between two predictions of a replica.
 POLL_SECONDS = 0.05
-LEAST_JOBS = 20  # Jobs of the shortest run, half of them updates.
+
+
+@dataclass(frozen=True)
+class Size:
+    """The number of processes, and the length of a run and of its faults."""
+
+    processes: int = 3  # replicas, and as many trainers
+    least_jobs: int = 20  # jobs of the shortest run, half of them updates
+    max_between: int = 8  # most jobs that are submitted between two faults
+    fault_seconds: float = 10.0  # time for which the bucket fails, or Postgres is read-only
+
+
+LITTLE = Size(processes=2, least_jobs=8, max_between=3, fault_seconds=3.0)
 
 
 class Processes:
     """Replicas and trainers, each with a folder of its own. They are killed at the end of the block."""
 
-    def __init__(self, folder: Path, shared: dict[str, str]) -> None:
+    def __init__(self, folder: Path, shared: dict[str, str], count: int) -> None:
         shared = {**shared, "LINSERVE_TRAINER_MODE": "external"}
-        self.replicas = [Service(folder / f"replica-{number}", environment=shared) for number in range(1, REPLICAS + 1)]
+        self.replicas = [Service(folder / f"replica-{number}", environment=shared) for number in range(1, count + 1)]
         self._trainers: dict[str, subprocess.Popen[bytes]] = {}
         self._folder, self._shared = folder, shared
         self.deaths = 0
         self.ready_seconds: list[float] = []  # seconds between each start of a replica and its first answer
         self._down: set[int] = set()  # places of the replicas that are being replaced
-        self._killed_at = [-math.inf] * REPLICAS
+        self._killed_at = [-math.inf] * count
 
     def __enter__(self) -> Self:
         for replica in self.replicas:
             self._start_replica(replica)
-        for number in range(1, TRAINERS + 1):
+        for number in range(1, len(self.replicas) + 1):
             self._start_trainer(f"trainer-{number}")
         return self
 
@@ -73,7 +83,7 @@ class Processes:
 
     def kill_replica(self) -> None:
         """Kill one replica, and start it again without its folder, as on another machine."""
-        place = random.randrange(REPLICAS)
+        place = random.randrange(len(self.replicas))
         replica = self.replicas[place]
         self._down.add(place)
         replica.kill()
@@ -214,8 +224,8 @@ class Predictions:
         self._processes = processes
         self._versions = versions
         self._stop = threading.Event()
-        self._threads = [threading.Thread(target=self._run, args=(place,)) for place in range(REPLICAS)]
-        self.answered = [0] * REPLICAS
+        self._threads = [threading.Thread(target=self._run, args=(place,)) for place in range(len(processes.replicas))]
+        self.answered = [0] * len(self._threads)
         self.faults: list[str] = []
         self._started = time.monotonic()
 
@@ -256,16 +266,18 @@ def cluster(folder: Path, environment_: Environment, seconds: float, updates: in
     replaces the time limit. Half of the jobs are updates of one model.
     """
     url = bucket_url()
+    size = LITTLE if SMALL in environment_ else Size()
     with contextlib.ExitStack() as stack:
         postgres = stack.enter_context(Postgres())
         proxy = stack.enter_context(faulty_proxy())
         shared = {**environment_, **environment(proxy.url), "LINSERVE_STORAGE": url}
         shared["LINSERVE_DATABASE_URL"] = postgres.new_database()
-        processes = stack.enter_context(Processes(folder, shared))
+        processes = stack.enter_context(Processes(folder, shared, size.processes))
         versions = StoredVersions(url, MODEL)  # not through the proxy
         sent = Jobs(processes)
         with Predictions(processes, versions) as predictions:
-            counts = _disturb(processes, postgres, proxy, sent, _enough(sent, seconds, updates))
+            is_enough = _enough(sent, 0.0 if updates else seconds, updates or size.least_jobs)
+            counts = _disturb(processes, postgres, proxy, sent, is_enough, size=size)
         demand(
             not predictions.faults, f"{len(predictions.faults)} predictions failed, such as {predictions.faults[:3]}"
         )
@@ -290,8 +302,7 @@ def cluster(folder: Path, environment_: Environment, seconds: float, updates: in
 
 def _enough(sent: Jobs, seconds: float, jobs: int) -> Callable[[], bool]:
     end = time.monotonic() + seconds
-    least = jobs or LEAST_JOBS
-    return lambda: sent.submitted >= least and (bool(jobs) or time.monotonic() > end)
+    return lambda: sent.submitted >= jobs and time.monotonic() >= end
 
 
 def _make_writable(postgres: Postgres) -> None:
@@ -311,6 +322,8 @@ def _disturb(
     proxy: FaultyProxy,
     sent: Jobs,
     is_enough: Callable[[], bool],
+    *,
+    size: Size,
 ) -> Counts:
     """Submit jobs and cause faults until it is enough, then wait for the end of all jobs."""
     counts = Counts()
@@ -322,14 +335,14 @@ def _disturb(
 
     def fail() -> None:
         proxy.set(random.choice(["throttle", "hang", "refuse"]))
-        ending(FAULT_SECONDS, lambda: proxy.set("ok"))
+        ending(size.fault_seconds, lambda: proxy.set("ok"))
 
     def read_only() -> None:
         postgres.read_only(True)
-        ending(FAULT_SECONDS, lambda: _make_writable(postgres))
+        ending(size.fault_seconds, lambda: _make_writable(postgres))
 
     def pause() -> None:
-        ending(2 * FAULT_SECONDS, processes.pause_trainer())
+        ending(2 * size.fault_seconds, processes.pause_trainer())
 
     def crash() -> None:
         postgres.kill()
@@ -351,7 +364,7 @@ def _disturb(
         if not is_enough() and sent.under_way < UNDER_WAY:
             (sent.update if sent.updates <= sent.trainings else sent.train)()
             if sent.submitted >= next_at:
-                next_at = sent.submitted + random.randint(1, MAX_BETWEEN)
+                next_at = sent.submitted + random.randint(1, size.max_between)
                 act = next(due, None) or random.choice(sorted(acts))  # each at least once in a long run
                 acts[act]()
                 counts[act] += 1

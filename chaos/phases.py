@@ -45,7 +45,7 @@ from chaos.durability import check_order
 from chaos.flood import flood
 from chaos.ledger import audit
 from chaos.line import Line, Truth
-from chaos.stage import WORKERS, Environment, Stage, sharing
+from chaos.stage import Environment, Stage, sharing
 from chaos.trainers import three_trainers
 from chaos.violation import demand
 from chaos.watching import count, until, watched
@@ -62,7 +62,7 @@ def promotions(folder: Path, environment: Environment, seconds: float) -> Counts
         versions = sorted(audit(stage.service.models))
         truth = Truth.of_folder(stage.service.models)
         with watched(stage, pause=0.0) as counts, contextlib.ExitStack() as stack:
-            lines = [stack.enter_context(contextlib.closing(Line(stage.port, truth))) for _ in range(8)]
+            lines = [stack.enter_context(contextlib.closing(Line(stage.port, truth))) for _ in range(2 * stage.workers)]
             for _ in until(seconds):
                 version = random.choice(versions)
                 promote(stage.service, version)
@@ -139,7 +139,7 @@ def stops(folder: Path, environment: Environment, seconds: float) -> Counts:
             slow = half_a_request(stage.port)
             begun = stage.count_log("Shutting down")
             os.kill(stage.service.pid, signal.SIGTERM)
-            stage.wait_for(lambda: stage.count_log("Shutting down") >= begun + WORKERS, "a worker does not stop")  # noqa: B023
+            stage.wait_for(lambda: stage.count_log("Shutting down") >= begun + stage.workers, "a worker does not stop")  # noqa: B023
             finish_request(slow)
             stage.service.stop()
             counts["stops"] += 1

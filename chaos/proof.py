@@ -10,6 +10,7 @@ from chaos import planting
 from chaos.bugs import BUGS, Bug
 from chaos.phases import Phase
 from chaos.planting import NotPlanted
+from chaos.stage import Environment
 from chaos.violation import Unable, Violation
 
 
@@ -17,14 +18,14 @@ class Missed(Exception):
     """The harness did not notice the bug."""
 
 
-def caught(bug: Bug) -> str:
+def caught(bug: Bug, environment: Environment | None = None) -> str:
     """Return the harness's message about the bug. Raises Missed; NotPlanted if the service did not have the bug."""
     with tempfile.TemporaryDirectory(prefix="chaos-bug-") as folder:
         record = Path(folder, "planted")
-        environment = {planting.BUG: bug.plant.address, planting.RECORD: str(record)}
+        planted = {**(environment or {}), planting.BUG: bug.plant.address, planting.RECORD: str(record)}
         message: str | None = None
         try:
-            bug.phase(Path(folder, "stage"), environment, bug.seconds)
+            bug.phase(Path(folder, "stage"), planted, bug.seconds)
         except Violation as violation:
             message = str(violation)
         except AssertionError:  # the service did not start

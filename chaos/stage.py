@@ -15,7 +15,8 @@ from app.failpoints import Step
 from chaos.ledger import Ledger
 from chaos.violation import Violation, demand
 
-WORKERS = 4
+WORKERS, FEW_WORKERS = 4, 2  # Web workers of a service, and those of a small one.
+SMALL = "CHAOS_SMALL"  # Variable that makes phases small: fewer processes, and fewer predictions.
 HAPPEN_SECONDS = 300.0
 POLL_SECONDS = 0.01
 
@@ -25,11 +26,13 @@ Environment = Mapping[str, str]  # Variables of the service in addition to those
 class Stage:
     """A service with failpoints and a ledger. It is killed at the end of the block."""
 
-    def __init__(self, folder: Path, environment: Environment, workers: int = WORKERS) -> None:
+    def __init__(self, folder: Path, environment: Environment, workers: int | None = None) -> None:
+        self.is_small = SMALL in environment
+        self.workers = workers or (FEW_WORKERS if self.is_small else WORKERS)
         self.failpoints = folder / "failpoints"
         self.failpoints.mkdir(parents=True)
         environment = {**environment, "CHAOS_FAILPOINTS": str(self.failpoints)}
-        self.service = Service(folder, workers=workers, environment=environment)
+        self.service = Service(folder, workers=self.workers, environment=environment)
         self.ledger = Ledger(self.service)
         self.ready_seconds: list[float] = []  # seconds between each start and its first answer
 
@@ -83,7 +86,7 @@ class Stage:
 
     def all_workers(self) -> None:
         """Wait until all workers are running."""
-        self.wait_for(lambda: len(self.service.web_workers()) == WORKERS, "a killed worker was not replaced")
+        self.wait_for(lambda: len(self.service.web_workers()) == self.workers, "a killed worker was not replaced")
 
     def trainer(self) -> int:
         """Wait for a trainer and return its process id. Raises Violation if there are two."""

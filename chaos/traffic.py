@@ -48,8 +48,9 @@ class Tally(msgspec.Struct):
 class Traffic:
     """Requests predictions until its block ends."""
 
-    def __init__(self, service: Service, *, pause: float = 0.0) -> None:
+    def __init__(self, service: Service, *, pause: float = 0.0, processes: int = PROCESSES) -> None:
         """Set up processes that wait `pause` seconds before they use all their lines again."""
+        self._count = processes
         port = service.url.rpartition(":")[2]
         self._command = [sys.executable, "-m", "chaos.traffic", port, str(service.models), str(LINES), str(pause)]
         self._processes: list[subprocess.Popen[bytes]] = []
@@ -57,7 +58,7 @@ class Traffic:
 
     def __enter__(self) -> Self:
         environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])}
-        for _ in range(PROCESSES):
+        for _ in range(self._count):
             process = subprocess.Popen(
                 self._command, cwd=ROOT, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE
             )
@@ -83,7 +84,7 @@ class Traffic:
         """
         tally = self.tally
         demand(tally.failed == 0, f"{tally.failed} predictions failed, for example: {tally.failures}")
-        most = PROCESSES * LINES
+        most = self._count * LINES
         demand(tally.cut <= killed * most, f"{tally.cut} connections cut, with {killed} workers killed")
         demand(
             tally.unanswered <= (killed + stopped) * most,

@@ -72,8 +72,10 @@ class Updates:
             demand(not late, f"no update has ended for {END_SECONDS:g} s; job {job} is still {view['status']}")
 
     def check(self) -> None:
-        """Raise Violation unless the current version is the fit of all rows, each counted once."""
+        """Raise Violation unless the current version is the fit of all rows, each counted once in its own version."""
         versions = audit(self._services[0].models)
+        right = list(range(1, self.submitted + 2))
+        demand(sorted(versions) == right, f"versions {sorted(versions)} after {self.submitted} updates")
         current = (self._services[0].models / MODEL / "current").readlink().stem
         check_rows(versions[int(current)], np.vstack(self._rows))
 

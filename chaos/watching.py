@@ -7,21 +7,23 @@ from collections.abc import Iterator
 from chaos.acts import Counts, cut_off
 from chaos.ledger import audit
 from chaos.stage import Stage
-from chaos.traffic import Traffic
+from chaos.traffic import PROCESSES, Traffic
 
 RATE = "predictions a second"
-PAUSE = 0.01  # Seconds between predictions, so that the trainer gets CPU time.
+PAUSE, SMALL_PAUSE = 0.01, 0.05  # Seconds between predictions, so that the trainer gets CPU time.
 
 
 @contextlib.contextmanager
-def watched(stage: Stage, *, pause: float = PAUSE) -> Iterator[Counts]:
+def watched(stage: Stage, *, pause: float | None = None) -> Iterator[Counts]:
     """Request predictions during the block, which counts its acts, and then wait for all jobs.
 
     Raises Violation if a job did not end as expected, or if a prediction was not answered although no kill or stop cut
     it off.
     """
     counts = Counts()
-    with Traffic(stage.service, pause=pause) as traffic:
+    if pause is None:
+        pause = SMALL_PAUSE if stage.is_small else PAUSE
+    with Traffic(stage.service, pause=pause, processes=1 if stage.is_small else PROCESSES) as traffic:
         yield counts
         stage.ledger.settle()
         stage.the_trainer()

@@ -47,7 +47,7 @@ def train(client: httpx.Client, x: Tensor, y: Tensor, solver: dict[str, Any]) ->
         "targets": y.tolist(),
         "solver": solver,
     }
-    response = client.post("/train", json=body, headers={"Prefer": "wait=30"}, timeout=40)
+    response = client.post("/train", json=body, headers={"Prefer": "wait=30"}, timeout=60)
     job: dict[str, Any] = response.raise_for_status().json()
     while job["finished_at"] is None:  # on a busy machine
         time.sleep(1)

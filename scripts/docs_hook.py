@@ -18,6 +18,7 @@ from app import errors
 from app.main import create_app
 from app.settings import PREFIX, Settings
 from app.web.problems import STATUS
+from scripts.command_reference import commands
 
 ROOT = Path(__file__).parents[1]
 # Files outside of docs/ that are pages of the site.
@@ -199,4 +200,9 @@ def benchmarks() -> Iterator[str]:
     yield (ROOT / "benchmarks" / "RESULTS.md").read_text().replace("\n## ", "\n### ").partition("\n")[2]
 
 
-PARTS: dict[str, Callable[[], Iterator[str]]] = {"settings": settings, "http": http, "benchmarks": benchmarks}
+PARTS: dict[str, Callable[[], Iterator[str]]] = {
+    "settings": settings,
+    "http": http,
+    "benchmarks": benchmarks,
+    "commands": commands,
+}

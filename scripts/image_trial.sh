@@ -33,7 +33,7 @@ check() { # check NAME COMMAND...: counts whether the command succeeds
 
 # --- tools
 [ "$(id -u)" = 0 ] || { echo "Run this as root." >&2; exit 2; }
-missing=$(for tool in buildah curl debootstrap jq podman runc; do command -v "$tool" >/dev/null || echo "$tool"; done)
+missing=$(for tool in buildah curl debootstrap jq podman runc; do type -P "$tool" >/dev/null || echo "$tool"; done)  # not the function
 if [ -n "$missing" ]; then
     apt-get update -qq
     # shellcheck disable=SC2086
@@ -182,6 +182,9 @@ address() { # address NAME ADDRESS OPTION... [-- COMMAND...]
     return $status
 }
 check "it is healthy with a proxy" address proxy 127.0.0.1:8000 -e http_proxy=http://127.0.0.1:9
+check "it listens on 8080 as SageMaker runs it" address serve 127.0.0.1:8080 -- serve
+check "it listens where Vertex AI says" address vertex 127.0.0.1:8090 -e AIP_HTTP_PORT=8090
+check "it takes the command and options" address workers 127.0.0.1:8000 -- linserve-server --workers 2
 check "it is healthy with --port" address port 127.0.0.1:9000 -- linserve-server --port 9000
 check "it is healthy on IPv6" address six '[::1]:8000' -e UVICORN_HOST=::
 down() { # a container without the service

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).parents[1]
-CODE = ("app", "tests", "chaos", "benchmarks", "models", "scripts")
-PAGES = ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "docs")
+CODE = ("app", "client", "tests", "chaos", "benchmarks", "models", "scripts")
+PAGES = ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "client", "docs")
 CODE_LIMIT, DOCS_LIMIT = 5.0, 3.0  # Matches per 1,000 words.
 MIN_MESSAGE_WORDS = 4  # Shorter string literals are names and values.
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from buckets import free_port
+from ports import hold_port
 
 PACKAGES = Path(__file__).with_name("azurite")
 # The account that the emulator's documentation gives.
@@ -44,7 +44,7 @@ def _command(folder: Path) -> str:
 @contextlib.contextmanager
 def azure_server(folder: Path) -> Iterator[str]:
     """Yield the URL of a server, and set the variables of its clients meanwhile."""
-    port = free_port()
+    port = hold_port(azure_server)
     endpoint = f"http://127.0.0.1:{port}/{ACCOUNT}"
     command = [_command(folder), "--blobPort", str(port), "--inMemoryPersistence", "--silent", "--disableTelemetry"]
     command += ["--skipApiVersionCheck"]

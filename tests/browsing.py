@@ -1,5 +1,6 @@
 """Actions of a person on a page in a browser, and the paths of all pages."""
 
+import shutil
 from pathlib import Path
 
 from playwright.sync_api import Locator, Page, expect
@@ -7,7 +8,8 @@ from playwright.sync_api import Locator, Page, expect
 from app.pages.page_route import PageRoute
 from app.pages.routes import PAGES
 
-CHROMIUM = Path("/usr/bin/chromium")
+# The headless shell needs less processor time to open a page, but not every machine has it.
+CHROMIUM = shutil.which("chromium-headless-shell") or shutil.which("chromium")
 FLAGS = [
     "--no-sandbox",
     "--disable-gpu",
@@ -18,6 +20,7 @@ FLAGS = [
     "--disable-sync",
 ]
 
+WAIT = 120_000  # Milliseconds. On a busy machine, a page takes longer than Playwright waits by default.
 MAX_TABS = 80  # Presses of the tab key within which an element is expected to have the focus.
 _DROP = """([name, text]) => {
     const data = new DataTransfer();

@@ -1,7 +1,5 @@
-"""Versions of a line in a store, written without the registry's own publisher, and readers of them."""
+"""Versions of a line in a store, written without the registry's own publisher."""
 
-import time
-from collections.abc import Callable
 from dataclasses import replace
 
 from line import CARD
@@ -32,12 +30,3 @@ def put_versions(store: Store, *slopes: float, model: str = "line", promoted: in
         store.put(version_key(model, number), encode(replace(CARD, model=model, version=number), line(slope)))
         pointer = pointer.with_version(number, promote=True)
     put_pointer(store, pointer if promoted is None else pointer.with_current(promoted), model)
-
-
-def eventually(holds: Callable[[], bool], seconds: float = 10.0) -> float:
-    """Return the seconds until the condition held. Fails if it does not hold in time."""
-    begun = time.monotonic()
-    while not holds():
-        assert time.monotonic() - begun < seconds, "not in time"
-        time.sleep(0.01)
-    return time.monotonic() - begun

@@ -6,32 +6,28 @@ import functools
 import http.client
 import io
 import os
-import socket
 import subprocess
 import sys
 import threading
-import time
 import uuid
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Literal, TypeAlias
 
 import httpx
+from ports import hold_port
 
 ACCESS_KEY, SECRET_KEY = "AKIALINSERVETEST", "secret-that-no-log-may-contain"  # pragma: allowlist secret
 HOP_HEADERS = {"connection", "transfer-encoding", "content-length", "date", "server"}
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
+def serve() -> None:
+    """Serve S3's API, and print the port.
 
-
-def serve(port: int) -> None:
-    """Serve S3's API. Writes are handled one at a time, because moto checks a condition and writes in two steps."""
+    Writes are handled one at a time, because moto checks a condition and writes in two steps.
+    """
     from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
-    from werkzeug.serving import run_simple
+    from werkzeug.serving import make_server
 
     moto = DomainDispatcherApplication(create_backend_app)
     writing = threading.Lock()
@@ -42,24 +38,24 @@ def serve(port: int) -> None:
         with contextlib.nullcontext() if environ["REQUEST_METHOD"] in {"GET", "HEAD"} else writing:
             return moto(environ, start_response)
 
-    run_simple("127.0.0.1", port, application, threaded=True)
+    server = make_server("127.0.0.1", 0, application, threaded=True)
+    sys.stdout.write(f"{server.port}\n")
+    sys.stdout.flush()
+    server.serve_forever()
 
 
 @functools.cache
 def endpoint() -> str:
     """Return the URL of a server of S3's API. It starts with the first call, and ends with this process."""
-    port = free_port()
-    command = [sys.executable, "-W", "ignore", __file__, str(port)]
-    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    command = [sys.executable, "-W", "ignore", __file__]
+    server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     atexit.register(server.wait)
     atexit.register(server.kill)
-    deadline = time.monotonic() + 60
-    while True:
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
-            return f"http://127.0.0.1:{port}"
-        assert server.poll() is None, "moto did not start"
-        assert time.monotonic() < deadline, "moto did not start in time"
-        time.sleep(0.02)
+    assert server.stdout is not None
+    with server.stdout:
+        port = server.stdout.readline().decode().strip()
+    assert port, "moto did not start"
+    return f"http://127.0.0.1:{port}"
 
 
 def environment(url: str | None = None) -> dict[str, str]:
@@ -75,7 +71,7 @@ def environment(url: str | None = None) -> dict[str, str]:
 def bucket_url() -> str:
     """Return the URL of a new bucket. This process and those that it starts later have the endpoint and the keys."""
     name = f"bucket-{uuid.uuid4().hex}"
-    httpx.put(f"{endpoint()}/{name}").raise_for_status()
+    httpx.put(f"{endpoint()}/{name}", timeout=60).raise_for_status()
     os.environ.update(environment())
     return f"s3://{name}/linserve"
 
@@ -100,7 +96,7 @@ class FaultyProxy:
         self._server: ThreadingHTTPServer | None = None
         self.requests: list[str] = []  # the methods and paths of all requests, as they came
         self.sent = 0  # bytes of content in all responses
-        self.port = free_port()
+        self.port = hold_port(self)  # also while it refuses connections
         self.url = f"http://127.0.0.1:{self.port}"
         self._listen()
 
@@ -126,9 +122,9 @@ class FaultyProxy:
             self._remaining -= 1
             return self._fault
 
-    def wait_for_change(self) -> None:
+    def wait_while_it_hangs(self) -> None:
         with self._changed:
-            self._changed.wait()
+            self._changed.wait_for(lambda: self._fault != "hang")
 
     def stop(self) -> None:
         self.set("ok")
@@ -170,7 +166,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._forward(body, answer=fault == "ok")
         else:
             if fault == "hang":
-                self.proxy.wait_for_change()
+                self.proxy.wait_while_it_hangs()
             self.close_connection = True
 
     do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = do_any  # noqa: N815 - http.server's names
@@ -214,4 +210,4 @@ def faulty_proxy() -> Iterator[FaultyProxy]:
 
 
 if __name__ == "__main__":
-    serve(int(sys.argv[1]))
+    serve()

@@ -32,7 +32,7 @@ def check_reasons(card: dict[str, Any]) -> None:
     statistics = {
         name: value
         for name, value in card.items()
-        if name not in ("solver", "table", "inference_unavailable", "no_folds")
+        if name not in ("solver", "table", "inference_unavailable", "no_folds", "imported")
     }
     reasons = {tuple(path.split(".")) for path in card["unavailable"]}
 

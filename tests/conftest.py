@@ -1,17 +1,22 @@
+import gc
 import os
 import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
 from postgres import Postgres
 from service import Service, copy_models
 
-# nohup ignores SIGHUP, and the services that the tests start would inherit that. They do not inherit a handler.
+# nohup ignores SIGHUP, and a shell ignores SIGINT for jobs in the background. Child processes inherit ignored signals,
+# but not handlers.
 if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
     signal.signal(signal.SIGHUP, lambda *_: None)
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 # jsonschema loads this package for the format "iri", which no schema here has. It builds a grammar, which takes 3 s.
 sys.modules["rfc3987_syntax"] = None  # type: ignore[assignment]
 # Each service that the tests start takes a second less if modules are compiled only once.
@@ -23,23 +28,60 @@ os.environ["CHAOS_FAIR"] = "1"
 settings.register_profile(
     "patient",
     deadline=None,
-    max_examples=50,
+    max_examples=20,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
 settings.load_profile("patient")
+# Folders whose files share services, and a browser. One process runs all tests of such a folder, so that only one of
+# them starts these.
+SHARING = ("tests/client", "tests/pages", "tests/web/protocols")
+
+
+def pytest_configure() -> None:
+    """Disable garbage collection while test files are imported. It would take seconds and find nothing."""
+    gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    """Collect garbage again, but exclude the imported modules and the collected tests, which are never garbage."""
+    gc.freeze()
+    gc.enable()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run the files first that take longest, because they would otherwise run alone at the end: the chaos harness, and
-    then those that start services.
+    """Run the files first that take longest, because they would otherwise run alone at the end: the pages, the chaos
+    harness, and then those that start services.
     """
+    names = {"Service", "Reader"}  # classes that start services
 
     def turn(item: pytest.Item) -> int:
         module = item.getparent(pytest.Module)
         assert module is not None
-        return 0 if module.path.name == "test_chaos.py" else 1 if hasattr(module.obj, "Service") else 2
+        if module.path.name == "test_chaos.py" or module.path.parent.name == "pages":
+            return 0
+        return 1 if names & vars(module.obj).keys() or scope_of(item.nodeid) in SHARING else 2
 
     items.sort(key=turn)
+
+
+def scope_of(nodeid: str) -> str:
+    """Return the file of a test, or its folder if that is in SHARING."""
+    file = nodeid.partition("::")[0]
+    folder = file.rpartition("/")[0]
+    return folder if folder in SHARING else file
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Distribute files, except that the files of each folder in SHARING run in one process."""
+    # Without pytest-xdist, this hook is not called.
+    from xdist.scheduler import LoadFileScheduling  # type: ignore[import-untyped]
+
+    if config.getoption("dist") != "loadfile":
+        return None
+    scheduler = LoadFileScheduling(config, log)
+    scheduler._split_scope = scope_of
+    return scheduler
 
 
 @pytest.fixture
@@ -58,14 +100,17 @@ def postgres() -> Iterator[Postgres]:
 @pytest.fixture(scope="session")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """One running service for all tests that leave it intact."""
-    running = Service(tmp_path_factory.mktemp("service"), max_json_bytes="1000000", max_upload_bytes="2000000").start()
+    folder = tmp_path_factory.mktemp("service")
+    running = Service(folder, max_json_bytes="1000000", max_upload_bytes="2000000", max_queued_jobs="1000").start()
     yield running
     running.stop()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def publishing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    """One running service for all tests that publish versions, and that need not know which there are."""
-    running = Service(tmp_path_factory.mktemp("publishing")).start()
+    """A running service for the tests of one file, which may publish versions but may not rely on existing ones."""
+    from threaded_service import ThreadedService  # It loads the service, which most files do without.
+
+    running = ThreadedService(tmp_path_factory.mktemp("publishing"), trainer=True).start()
     yield running
     running.stop()

@@ -3,6 +3,9 @@
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
 
+import httpx
+
+FILES = {"link": "href", "script": "src", "img": "src"}
 VOID = {"input", "link", "meta", "br", "hr", "img"}
 
 
@@ -16,13 +19,24 @@ class Form:
     options: dict[str, dict[str, str]] = field(default_factory=dict)  # values by label, by the name of the field
 
 
+def weight_of(client: httpx.Client, path: str) -> int:
+    """Return the bytes of all responses for the first visit of a page: of itself, and of the files that it names."""
+    page = client.get(path)
+    files = [client.get(url) for url in Page(page.text).files]
+    return sum(
+        answer.num_bytes_downloaded + sum(len(name) + len(value) + 4 for name, value in answer.headers.raw)
+        for answer in (page, *files)
+    )
+
+
 class Page(HTMLParser):
-    """A page's forms, links, elements by id and numbers."""
+    """A page's forms, links, files, elements by id and numbers."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
         self.forms: list[Form] = []
         self.links: list[str] = []
+        self.files: list[str] = []  # style sheets, scripts and images
         self.texts: dict[str, str] = {}  # of elements with an id
         self.numbers: list[float] = []  # of elements `data`
         self._open: list[tuple[str, str | None]] = []
@@ -44,6 +58,12 @@ class Page(HTMLParser):
         if "id" in given:
             assert given["id"] not in self.texts, f"The id {given['id']} is used twice."
             self.texts[given["id"]] = ""
+        if tag in FILES:
+            self.files.append(given[FILES[tag]])
+        else:
+            self._add(tag, given)
+
+    def _add(self, tag: str, given: dict[str, str]) -> None:
         if tag == "form":
             self.forms.append(Form(given["action"]))
         elif tag == "a":
@@ -53,13 +73,13 @@ class Page(HTMLParser):
         elif tag == "label":
             self._label = given["for"]
         elif tag == "input":
-            self.forms[-1].fields[given["name"]] = given["value"]
+            self.forms[-1].fields[given["name"]] = given.get("value", "")
         elif tag == "select":
             self._select = given["name"]
             self.forms[-1].options[self._select] = {}
         elif tag == "option":
-            self._option = given["value"], "selected" in given
-            self.forms[-1].fields.setdefault(self._select, given["value"])
+            self._option = given.get("value", ""), "selected" in given
+            self.forms[-1].fields.setdefault(self._select, self._option[0])
 
     def handle_endtag(self, tag: str) -> None:
         while self._open and self._open.pop()[0] != tag:

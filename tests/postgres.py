@@ -3,7 +3,6 @@
 import contextlib
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import uuid
@@ -12,8 +11,9 @@ from pathlib import Path
 from typing import Any, Self
 
 import psycopg
+from ports import hold_port
 from psycopg import sql
-from service import wait_for
+from service import MAX_SECONDS, wait_for
 
 from app.jobs.dbos_database import prepare
 
@@ -29,11 +29,11 @@ OPTIONS = {
 
 
 class Postgres:
-    """A server on a free port of this machine, with a folder of its own. It keeps its port when it is restarted."""
+    """A server on a port of its own, with a folder of its own. It keeps both when it is restarted."""
 
     def __init__(self) -> None:
         self._folder = Path(tempfile.mkdtemp(prefix="postgres-"))
-        self._port = _free_port()
+        self._port = hold_port(self)
         self._owner: str | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._job_tables: str | None = None  # a database to copy
@@ -60,7 +60,7 @@ class Postgres:
         if self._job_tables is None:
             url = self.new_database()
             prepare(url)
-            self._job_tables = url.rpartition("/")[2]
+            self._job_tables = url.rpartition("/")[2].partition("?")[0]
         return self._copy_of(self._job_tables)
 
     def _copy_of(self, template: str) -> str:
@@ -70,7 +70,8 @@ class Postgres:
         return self.url(name)
 
     def url(self, database: str) -> str:
-        return f"postgresql://{USER}@127.0.0.1:{self._port}/{database}"
+        """Return the URL of a database. A busy machine may take longer than 3 seconds to accept a connection."""
+        return f"postgresql://{USER}@127.0.0.1:{self._port}/{database}?connect_timeout={round(MAX_SECONDS)}"
 
     def execute(self, statement: Any, values: Any = None, *, url: str | None = None) -> list[tuple[Any, ...]]:
         """Execute a statement, also while the server is read-only, and return its rows."""
@@ -156,14 +157,8 @@ class Postgres:
         if self._process is not None:
             self._process.send_signal(how)
             try:
-                self._process.wait(20)
+                self._process.wait(MAX_SECONDS)
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 self._process.wait()
             self._process = None
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -56,6 +56,19 @@ def connect(service: Service) -> Iterator[socket.socket]:
         yield connection
 
 
+@contextlib.contextmanager
+def half_sent(service: Service, headers: dict[str, str], body: bytes) -> Iterator[socket.socket]:
+    """Send half of a request to /train. Yield its connection once the service reads it, and close that."""
+    with connect(service) as connection:
+        named = {"host": service.url.removeprefix("http://"), "expect": "100-continue", **headers}
+        head = "".join(f"{name}: {value}\r\n" for name, value in named.items())
+        connection.sendall(f"POST /train HTTP/1.1\r\ncontent-length: {len(body)}\r\n{head}\r\n".encode())
+        # The service sends 100 Continue when it begins to read the body.
+        assert connection.recv(1000).startswith(b"HTTP/1.1 100 Continue")
+        connection.sendall(body[: len(body) // 2])
+        yield connection
+
+
 def read_response(connection: socket.socket) -> Response | None:
     """Return the next response, or None if the connection is closed without one."""
     parsed = _Parsed()

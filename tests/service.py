@@ -3,7 +3,6 @@
 import contextlib
 import json
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import httpx
+from ports import hold_port
 
 from app.failpoints import Step
 
@@ -96,7 +96,7 @@ class Service:
         self._settings = {f"LINSERVE_{name.upper()}": value for name, value in settings.items()}
         self._settings |= PATIENT | {"PYTHONPATH": python_path()} | (environment or {})
         self._graceful_seconds = graceful_seconds
-        self._port = 0
+        self._port = hold_port(self)
         self._process: subprocess.Popen[bytes] | None = None
         self.client: httpx.Client
 
@@ -116,7 +116,7 @@ class Service:
         return os.environ | self._settings | folders
 
     def start(self, probe: str = "/health/ready") -> Self:
-        """Start the service and wait until it answers the probe. It keeps its port when it is restarted."""
+        """Start the service and wait until it answers the probe."""
         command = [sys.executable, "-m", "app.serve"]
         command += ["--port", str(self._port), "--workers", str(self.workers)]
         command += ["--timeout-graceful-shutdown", str(self._graceful_seconds)]
@@ -125,7 +125,7 @@ class Service:
                 command, cwd=ROOT, env=self.environment, stdin=subprocess.DEVNULL, stderr=log, start_new_session=True
             )
         # One for all tests: to create one costs as much as a hundred requests.
-        self.client = httpx.Client(timeout=MAX_SECONDS)
+        self.client = httpx.Client(base_url=self.url, timeout=MAX_SECONDS)
         try:
             wait_for(lambda: self._answers(probe))
         except AssertionError:
@@ -136,17 +136,9 @@ class Service:
     def _answers(self, probe: str) -> bool:
         assert self._process is not None
         assert self._process.poll() is None
-        self._port = self._port or self._announced_port()
-        if not self._port:
-            return False
-        self.client.base_url = httpx.URL(self.url)
         with contextlib.suppress(httpx.TransportError):
             return self.client.get(probe).status_code == httpx.codes.OK
         return False
-
-    def _announced_port(self) -> int:
-        announced = re.search(r"Uvicorn running on http://127\.0\.0\.1:(\d+)", self.log.read_text())
-        return int(announced[1]) if announced else 0
 
     def stop(self) -> int:
         """Stop the service as an operator does. Return the exit status."""
@@ -162,14 +154,21 @@ class Service:
         return self._process.wait(MAX_SECONDS)
 
     def kill(self) -> None:
-        """Kill all processes of the service."""
+        """Kill all processes of the service, and wait until they have exited."""
         assert self._process is not None
         self.client.close()
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
-        for pid in self.trainers():  # Those that left the process group.
-            os.kill(pid, signal.SIGKILL)
+
+        def are_gone() -> bool:
+            left = self._processes()
+            for pid in left:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            return not left
+
+        wait_for(are_gone)
 
     def memory(self, field: str) -> int:
         """Return the memory of a worker in bytes: VmRSS now, or VmHWM at most so far."""
@@ -190,14 +189,17 @@ class Service:
 
     def trainers(self) -> list[int]:
         """Return the process ids of the trainers in this service's state folder."""
-        pids = []
+        return [pid for pid, words in self._processes().items() if b"app.trainer" in words]
+
+    def _processes(self) -> dict[int, list[bytes]]:
+        """Return the command lines of the processes with this service's state folder, by process id."""
+        found = {}
         for process in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):
                 words = (process / "cmdline").read_bytes().split(b"\0")
-                mine = f"LINSERVE_STATE_DIR={self.state}".encode() in (process / "environ").read_bytes().split(b"\0")
-                if b"app.trainer" in words and mine:
-                    pids.append(int(process.name))
-        return pids
+                if f"LINSERVE_STATE_DIR={self.state}".encode() in (process / "environ").read_bytes().split(b"\0"):
+                    found[int(process.name)] = words
+        return found
 
     def web_workers(self) -> list[int]:
         """Return the process ids of the web workers."""
@@ -214,6 +216,13 @@ class Service:
     def train(self, **body: Any) -> dict[str, Any]:
         """Train from JSON, wait for the end, and return the job."""
         return self.ended_job(self.client.post("/train", json=body, headers={"Prefer": "wait=60"}))
+
+    def post_training(self, *, headers: dict[str, str] | None = None, **request: Any) -> httpx.Response:
+        """Post to `/train`, and return the job as a response once it has ended, or the refusal."""
+        response = self.client.post("/train", headers={**(headers or {}), "prefer": "wait=60"}, **request)
+        if response.status_code != httpx.codes.ACCEPTED:
+            return response
+        return self.client.get(f"/jobs/{self.ended_job(response)['id']}")  # a busy machine took longer
 
     def ended_job(self, response: httpx.Response) -> dict[str, Any]:
         """Return the job of an answer to `/train`, once it has ended."""

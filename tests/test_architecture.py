@@ -19,6 +19,7 @@ ROOT = Path(__file__).parents[1]
         ("app.regression.fit", ["fastapi", "pydantic", "dbos", "pyarrow", "torch"]),
         ("app.regression.solvers.descent", ["fastapi", "pydantic", "dbos", "pyarrow"]),
         ("app.training.pipeline", ["fastapi", "dbos", "torch"]),
+        ("app.exchange.publishing", ["fastapi", "dbos", "pyarrow", "torch", "onnx"]),
         ("app.regression.linear_model", ["fastapi", "dbos", "pyarrow", "torch"]),
         ("app.regression", ["fastapi", "pydantic", "dbos", "pyarrow", "torch", "scipy"]),
         ("app.regression.estimator", ["fastapi", "pydantic", "dbos", "pyarrow", "torch", "sklearn", "pandas"]),
@@ -30,6 +31,19 @@ def test_importing_a_module_does_not_load_the_packages_of_other_rooms(module: st
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
 
     assert done.stdout.split() == []
+
+
+def test_schemas_are_prepared_and_documented_when_they_are_used_and_not_at_the_start() -> None:
+    program = (
+        "import app.main; from app.web.schemas import field_docstrings, models, predict, train; "
+        "print([schema.__pydantic_complete__ for schema in "
+        "(models.ModelView, predict.PredictRequest, train.FileOptions, train.TrainRequest)], "
+        "field_docstrings._docstrings_of_module.cache_info().currsize)"
+    )
+
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+
+    assert done.stdout == "[False, False, False, False] 0\n"
 
 
 def test_import_contracts_are_kept() -> None:

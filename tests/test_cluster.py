@@ -23,6 +23,8 @@ def pair(postgres: Postgres, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         storage=url,
         database_url=database,
     ).start()
+    for service in (one, two):  # On a busy machine, the first connection takes longer than a request waits for it.
+        wait_for(lambda: service.client.get("/jobs").status_code == 200)  # noqa: B023 - called at once
     yield one, two
     one.stop()
     two.stop()
@@ -36,6 +38,8 @@ def test_a_version_that_is_trained_on_one_is_served_by_the_other(pair: tuple[Ser
     wait_for(lambda: two.predict(ROW)["version"] >= job["version"])
     assert two.predict(ROW)["predictions"] == one.predict(ROW)["predictions"]
     assert two.job(job["id"])["version"] == job["version"]
+    seen = "linserve_trainer_seen_timestamp_seconds "
+    wait_for(lambda: all(seen in service.client.get("/metrics").text for service in pair))
 
 
 def test_rows_that_one_receives_are_trained_on_by_the_trainer_of_the_other(pair: tuple[Service, Service]) -> None:
@@ -49,6 +53,19 @@ def test_rows_that_one_receives_are_trained_on_by_the_trainer_of_the_other(pair:
     assert not list((one.state / "spool").glob("*"))
     assert not list((two.state / "spool").glob("*"))
     assert one.client.get("/models/sent-to-two").json()["versions"] == [1]
+
+
+def test_a_model_that_one_imports_is_served_by_the_other(pair: tuple[Service, Service]) -> None:
+    one, two = pair
+    line = {"features": ["x"], "targets": ["y"], "coefficients": [2], "intercept": 1}
+    key = {"Idempotency-Key": "line"}
+    first = two.client.post("/models/line/versions", json=line, headers=key)
+    assert first.status_code == 201, first.text
+    rows = {"instances": [[3]]}
+    wait_for(lambda: one.client.post("/models/line/predict", json=rows).status_code == 200)
+    assert one.client.post("/models/line/predict", json=rows).json()["predictions"] == [[7]]
+    assert one.client.post("/models/line/versions", json=line, headers=key).json() == first.json()
+    assert one.client.get("/models/line").json()["versions"] == [1]
 
 
 def test_a_client_that_needs_its_own_promotion_waits_for_no_poll(pair: tuple[Service, Service]) -> None:
@@ -72,6 +89,7 @@ def test_the_answers_and_the_log_name_the_store_and_no_credential(pair: tuple[Se
         assert SECRET_KEY not in log
 
 
+@pytest.mark.slow
 def test_a_bucket_that_does_not_exist_is_named_and_nothing_is_acknowledged(tmp_path: Path) -> None:
     bucket_url()  # starts the server of buckets
     url = "s3://no-such-bucket/linserve"

@@ -5,7 +5,6 @@ import re
 from pathlib import Path
 from typing import Any
 
-import kubernetes_validate
 import pytest
 import yaml
 from service import ROOT
@@ -33,10 +32,14 @@ def pods() -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("found", [found for _, found in OBJECTS], ids=[name for name, _ in OBJECTS])
 def test_an_object_follows_the_schema_of_kubernetes(found: dict[str, Any]) -> None:
+    import kubernetes_validate  # takes long to load
+
     kubernetes_validate.validate(found, "1.32", strict=True)
 
 
 def test_an_object_that_does_not_follow_the_schema_fails() -> None:
+    import kubernetes_validate
+
     (deployment,) = of_kind("Deployment")
     with pytest.raises(kubernetes_validate.ValidationError):
         kubernetes_validate.validate({**deployment, "spec": {"replica": 2}}, "1.32", strict=True)

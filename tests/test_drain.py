@@ -1,5 +1,6 @@
 """A stopping service is not ready first, and accepts no more requests only after the drain."""
 
+import asyncio
 import os
 import signal
 from pathlib import Path
@@ -8,6 +9,8 @@ import httpx
 import pytest
 from raw_http import GOOD, PROBE, exchange
 from service import Service, wait_for
+
+from app.server.shutdown import drain_on_signal
 
 READY = PROBE.replace(b"live", b"ready")
 
@@ -19,10 +22,9 @@ def status(service: Service, request: bytes) -> int:
     return response.status
 
 
-@pytest.mark.parametrize("workers", [pytest.param(1, marks=pytest.mark.slow), 2])
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_stopping_service_is_not_ready_and_predicts_until_the_drain_ends(tmp_path: Path, workers: int) -> None:
-    # The requests during the drain take milliseconds.
-    service = Service(tmp_path, workers=workers, drain_seconds="4", trainer_mode="external").start()
+    service = Service(tmp_path, workers=workers, drain_seconds="600", trainer_mode="external").start()
     try:
         assert status(service, READY) == httpx.codes.OK
         os.kill(service.pid, signal.SIGTERM)
@@ -30,5 +32,23 @@ def test_stopping_service_is_not_ready_and_predicts_until_the_drain_ends(tmp_pat
         for _ in range(5):
             assert status(service, GOOD) == httpx.codes.OK
         assert status(service, PROBE) == httpx.codes.OK
-    finally:
+        for worker in service.web_workers():
+            os.kill(worker, signal.SIGTERM)  # The second signal ends the drain.
         assert service.ended() == (-signal.SIGTERM if workers == 1 else 0)  # uvicorn's exit statuses
+    finally:
+        service.kill()
+
+
+def test_the_drain_ends_by_itself() -> None:
+    async def drained() -> None:
+        stopping, ended = asyncio.Event(), asyncio.Event()
+        before = signal.signal(signal.SIGTERM, lambda *_: ended.set())
+        try:
+            with drain_on_signal(stopping, 0.01):
+                os.kill(os.getpid(), signal.SIGTERM)
+                await stopping.wait()
+                await ended.wait()
+        finally:
+            signal.signal(signal.SIGTERM, before)
+
+    asyncio.run(drained())

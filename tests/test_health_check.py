@@ -58,11 +58,14 @@ def test_live_service_is_healthy_with_any_proxy_configured(service: Service) -> 
 @pytest.mark.parametrize(
     ("options", "environment"),
     [
-        ((), {"UVICORN_HOST": "::", "UVICORN_PORT": "0"}),
         (("--uds", "place of the socket"), {}),
-        (("--port", "0", "--ssl-certfile", "certificate", "--ssl-keyfile", "key"), {}),
+        pytest.param(
+            ("--ssl-certfile", "certificate", "--ssl-keyfile", "key"),
+            {"UVICORN_HOST": "::", "UVICORN_PORT": "0"},
+            marks=pytest.mark.slow,
+        ),
     ],
-    ids=["IPv6", "unix", "TLS"],
+    ids=["unix", "IPv6 and TLS"],
 )
 def test_address_is_found_for_every_way_to_choose_it(
     tmp_path: Path, options: tuple[str, ...], environment: dict[str, str]

@@ -1,7 +1,9 @@
 """Checks of the image without building it. scripts/image_trial.sh builds and runs it."""
 
 import re
+import subprocess
 from itertools import pairwise
+from pathlib import Path
 
 from service import ROOT
 
@@ -42,6 +44,28 @@ def test_everything_installed_is_pinned_by_digest_or_version() -> None:
     for name in ("pip", "setuptools", "torch"):
         assert re.search(rf"^{name}==", CONSTRAINTS, re.MULTILINE)
     assert "dumb-init==" in DOCKERFILE
+
+
+def test_the_image_has_the_command_that_sagemaker_runs_and_no_port_that_would_hide_that_of_a_platform(
+    tmp_path: Path,
+) -> None:
+    script = next(line for line in instructions("RUN") if "/venv/bin/serve" in line)
+    found = re.search(r"printf '(.*)' >/venv/bin/serve && chmod 755 /venv/bin/serve", script)
+    assert found
+    command, server = tmp_path / "serve", tmp_path / "linserve-server"
+    command.write_text(found[1].replace("\\n", "\n"))
+    server.write_text('#!/bin/sh\necho "$@"\n')
+    for file in (command, server):
+        file.chmod(0o755)
+    environment = {"PATH": f"{tmp_path}:/usr/bin:/bin"}
+    done = subprocess.run(
+        ["serve", "--workers", "2"], env=environment, executable=command, capture_output=True, check=True
+    )
+    assert done.stdout == b"serve --workers 2\n"
+    assert "UVICORN_PORT" not in " ".join(instructions("ENV"))
+    assert instructions("EXPOSE") == ["8000 8080"]
+    assert instructions("ENTRYPOINT") == ['["dumb-init", "--single-child", "--"]']
+    assert instructions("CMD") == ['["linserve-server"]']
 
 
 def test_only_the_shipped_version_of_the_model_is_copied() -> None:

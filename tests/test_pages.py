@@ -5,145 +5,66 @@ A block of `python` is executed, and lines after a prompt are checked like docte
 that not every machine has, and are not run.
 """
 
-import contextlib
-import csv
-import doctest
-import io
 import json
-import math
 import os
 import re
 import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-from service import MODELS, ROOT, Service, copy_models
+from pasted import BLOCK, LONG_WAITS, Reader
+from service import ROOT, Service, copy_models
 
-from app.settings import Settings
+from app.errors import LinserveError
+from app.settings import OF_CLIENT, Settings
 
-ANYTHING = "…"
-BLOCK = re.compile(r"```(sh|python)\n(.*?)```\n(?:```(json|csv|text)\n(.*?)```)?", re.DOTALL)
-START = re.compile(r"^((?:LINSERVE_\w+=\S+ +)+)make run$", re.MULTILINE)
 PAGES = [
     page
     for page in [*ROOT.glob("*.md"), *sorted((ROOT / "docs").rglob("*.md"))]
     if BLOCK.search(page.read_text())
 ]  # fmt: skip
-# Each page has a service of its own. The README's runs in `make test`, those of the other pages in `make test-slow`.
+# Pages that change only models of their own, or none, share a service. Each other page has a service of its own.
+SHARING = {
+    "docs/how-to/export-a-model.md",
+    "docs/how-to/federated.md",
+    "docs/how-to/kserve-v1.md",
+    "docs/how-to/mlflow.md",
+    "docs/how-to/open-inference.md",
+    "docs/how-to/predict-for-a-file.md",
+    "docs/how-to/sagemaker.md",
+    "docs/how-to/train-from-a-csv.md",
+    "docs/how-to/train-from-your-own-table.md",
+    "docs/how-to/update-and-forget.md",
+    "docs/reference/errors.md",
+    "docs/tutorial/first-model.md",
+    "docs/tutorial/gradient-descent.md",
+}
+# The README's commands run in `make test`, those of the other pages in `make test-slow`.
 PARAMETERS = [
     pytest.param(page, id=str(page.relative_to(ROOT)), marks=[] if page.parent == ROOT else [pytest.mark.slow])
     for page in PAGES
 ]
 
 
-def matches(actual: Any, shown: Any) -> bool:
-    """Compare numbers to 6 digits; an ellipsis stands for any value, or for further fields."""
-    if shown == ANYTHING:
-        return True
-    if isinstance(shown, dict) and isinstance(actual, dict):
-        named = {key: value for key, value in shown.items() if key != ANYTHING}
-        return (ANYTHING in shown or actual.keys() == named.keys()) and all(
-            key in actual and matches(actual[key], value) for key, value in named.items()
-        )
-    if isinstance(shown, list) and isinstance(actual, list):
-        return len(shown) == len(actual) and all(map(matches, actual, shown))
-    if isinstance(shown, float) and isinstance(actual, float | int):
-        return math.isclose(actual, shown, rel_tol=1e-6)
-    return type(actual) is type(shown) and bool(actual == shown)
-
-
-def parse(text: str, kind: str) -> Any:
-    """Return the last JSON value in the text, or the cells of the CSV."""
-    if kind == "csv":
-        return [[_cell(cell) for cell in row] for row in csv.reader(io.StringIO(text))]
-    if kind == "text":
-        return text
-    decoder, rest, value = json.JSONDecoder(), text.strip(), None
-    while rest:
-        value, end = decoder.raw_decode(rest)
-        rest = rest[end:].strip()
-    return value
-
-
-def _cell(text: str) -> float | str:
-    with contextlib.suppress(ValueError):
-        return float(text)
-    return text
-
-
-class Reader:
-    """Somebody who types the commands of one page, in a folder with the file of the shipped model."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        copy_models(folder)
-        (folder / "models/crop-yield/yields.csv").write_bytes((MODELS / "crop-yield/yields.csv").read_bytes())
-        self._service: Service | None = None
-        self._names: dict[str, Any] = {}
-
-    def run(self, language: str, commands: str) -> str:
-        if commands.startswith(">>>"):
-            return self._doctest(commands)
-        if language == "python":
-            with contextlib.redirect_stdout(io.StringIO()) as output:
-                exec(commands, self._names)  # noqa: S102 - our own pages
-            return output.getvalue()
-        if started := START.search(commands):
-            self._start(dict(word.split("=", 1) for word in started[1].split()))
-            return ""
-        if re.search(r"^make ", commands, re.MULTILINE):
-            return self._shell(re.sub(r"^make ", "make --dry-run ", commands, flags=re.MULTILINE), ROOT)
-        if "localhost:8000" in commands:
-            commands = commands.replace("localhost:8000", (self._service or self._start({})).url)
-            commands = commands.replace("Prefer: wait=10", "Prefer: wait=60")  # a busy machine takes longer
-        return self._shell(commands, self.folder)
-
-    def _doctest(self, commands: str) -> str:
-        test = doctest.DocTestParser().get_doctest(commands, self._names, "page", None, 0)
-        runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS)
-        runner.run(test, clear_globs=False)
-        self._names.update(test.globs)
-        assert runner.failures == 0, commands
-        return ""
-
-    def _start(self, environment: dict[str, str]) -> Service:
-        self.stop()
-        (self.folder / "service.log").unlink(missing_ok=True)  # it names the port of the service before
-        files = {name: str(self.folder / value) for name, value in environment.items() if name.endswith("_FILE")}
-        self._service = Service(self.folder, environment=environment | files).start()
-        return self._service
-
-    @staticmethod
-    def _shell(script: str, folder: Path) -> str:
-        quiet = re.sub(r"\bcurl ", "curl --silent --show-error ", script)
-        done = subprocess.run(["bash", "-euc", quiet], cwd=folder, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, f"{script}\n{done.stdout}\n{done.stderr}"
-        return done.stdout
-
-    def stop(self) -> None:
-        if self._service is not None:
-            self._service.stop()
-
-
-@pytest.fixture
-def reader(tmp_path: Path) -> Iterator[Reader]:
-    somebody = Reader(tmp_path)
-    yield somebody
-    somebody.stop()
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    running = Service(tmp_path_factory.mktemp("shared"), environment=LONG_WAITS).start()
+    yield running
+    running.stop()
 
 
 @pytest.mark.parametrize("page", PARAMETERS)
 def test_every_command_of_a_page_answers_as_the_page_shows(
-    reader: Reader, page: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, page: Path, request: pytest.FixtureRequest
 ) -> None:
-    monkeypatch.chdir(reader.folder)
-    for language, commands, kind, shown in BLOCK.findall(page.read_text()):
-        output = reader.run(language, commands)
-        if kind:
-            assert matches(parse(output, kind), parse(shown, kind)), f"{commands}\n{output}"
+    is_sharing = str(page.relative_to(ROOT)) in SHARING
+    reader = Reader(tmp_path, shared=request.getfixturevalue("shared") if is_sharing else None)
+    try:
+        reader.follow(page)
+    finally:
+        reader.stop()
 
 
 def test_no_page_has_a_command_that_is_neither_run_nor_marked_as_such() -> None:
@@ -153,7 +74,7 @@ def test_no_page_has_a_command_that_is_neither_run_nor_marked_as_such() -> None:
 
 
 def test_the_pages_name_no_setting_that_does_not_exist() -> None:
-    settings = {f"LINSERVE_{name.upper()}" for name in Settings.model_fields}
+    settings = {f"LINSERVE_{name.upper()}" for name in Settings.model_fields} | OF_CLIENT
     for page in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]:
         if page.name != "CHANGELOG.md":
             assert set(re.findall(r"LINSERVE_[A-Z_]*[A-Z]", page.read_text())) <= settings, page
@@ -165,6 +86,15 @@ def test_the_table_of_errors_has_each_problem_of_the_server() -> None:
     raised = {name for source in sources for name in re.findall(r'\b[45]\d\d, "([A-Z]\w+)"', source)}
     assert raised
     assert {re.sub(r"(?<!^)(?=[A-Z])", "-", name).lower() for name in raised} <= named
+
+
+def test_the_table_of_errors_has_each_error_class() -> None:
+    listed = (ROOT / "docs/reference/errors.md").read_text()
+    classes: list[type[LinserveError]] = [LinserveError]
+    for parent in classes:
+        classes += parent.__subclasses__()
+    names = {re.sub(r"(?<!^)(?=[A-Z])", "-", one.__name__).lower() for one in classes[1:]}
+    assert {name for name in names if f"| `{name}` |" not in listed} == set()
 
 
 def test_the_page_of_log_messages_lists_each_message() -> None:

@@ -79,6 +79,10 @@ def serve(folder: Path, closed: str) -> None:
             assert response.status_code == 503
             detail = response.json()["detail"]
         else:
+            line = {"features": ["x"], "targets": ["y"], "coefficients": [2], "intercept": 1}
+            refused = service.client.post("/models/crop-yield/versions", json=line)
+            assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
+            assert refused.json()["detail"].startswith(reason)
             job = service.train(**NOTEBOOK)
             assert job["status"] == "failed"
             detail = job["error"]["detail"]

@@ -24,6 +24,12 @@ WRONG = [
     ("LINSERVE_API_KEYS_FILE", "/proc/nowhere", "LINSERVE_API_KEYS_FILE"),
     ("LINSERVE_API_KEYS_FILE", "/etc/hostname", "LINSERVE_API_KEYS_FILE: Line 1: expected a name"),
     ("LINSERVE_API_KEYS_FILE", "", "LINSERVE_API_KEYS_FILE: it is empty"),
+    ("LINSERVE_CORS_ORIGINS", "*", "LINSERVE_CORS_ORIGINS: * is not an origin as browsers send it"),
+    ("LINSERVE_CORS_ORIGINS", "https://*.example.org", "LINSERVE_CORS_ORIGINS: https://*.example.org is not an origin"),
+    ("LINSERVE_CORS_ORIGINS", "https://a.example, https://b.example/", "https://b.example/ is not an origin"),
+    ("LINSERVE_CORS_ORIGINS", "HTTPS://a.example", "HTTPS://a.example is not an origin"),
+    ("LINSERVE_CORS_ORIGINS", "https://a.example:443", "https://a.example:443 is not an origin"),
+    ("LINSERVE_CORS_ORIGINS", "null", "null is not an origin"),
     ("LINSERVE_DRAIN_SECONDS", "inf", "LINSERVE_DRAIN_SECONDS"),
     ("LINSERVE_TRAINER_MEMORY", "1000000", "LINSERVE_TRAINER_MEMORY: the trainer itself takes"),
     ("LINSERVE_WORKER_MEMORY", "1000000", "LINSERVE_WORKER_MEMORY: Input should be greater than or equal to 67108864"),
@@ -41,11 +47,16 @@ WRONG = [
 ]
 
 
-# One setting for each check. The other ones need a process each, which takes longer than all else here.
-AT_THE_START = [
-    pytest.param(*wrong, marks=[] if number in (0, 4, 7, len(WRONG) - 1) else [pytest.mark.slow])
-    for number, wrong in enumerate(WRONG)
-]
+# One setting for each check. The other ones would need a process each, and all of them end the start in one place.
+AT_THE_START = [WRONG[number] for number in (0, 4, 7, -1)]
+
+
+def test_variables_of_the_client_do_not_stop_the_service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LINSERVE_STATE_DIR", str(tmp_path))
+    monkeypatch.setenv("LINSERVE_URL", "http://127.0.0.1:8000")
+    monkeypatch.setenv("LINSERVE_API_KEY", "key")
+
+    assert load().state_dir == tmp_path
 
 
 @pytest.mark.parametrize(("name", "value", "reason"), WRONG)
@@ -78,6 +89,13 @@ def test_invalid_setting_ends_the_start_with_one_log_line_that_names_it(
     assert (record["level"], record["message"]) == ("CRITICAL", "not started")
     assert reason in record["reason"]
     assert "sec@ret" not in line
+
+
+def test_origins_are_separated_by_commas(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert load().allowed_origins == frozenset()
+    origins = {"https://app.example.org", "http://localhost:3000", "http://[::1]:8080"}
+    monkeypatch.setenv("LINSERVE_CORS_ORIGINS", ", ".join(origins))
+    assert load().allowed_origins == origins
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import uvicorn.main  # noqa: F401 - the module, whose name in uvicorn is that of the command
 from service import MAX_SECONDS, ROOT, Service, copy_models, wait_for
+
+from app import logs, serve
 
 TERMINATED = (0, -signal.SIGTERM, 128 + signal.SIGTERM)
 FIRST_PROCESS = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"]
@@ -91,13 +94,42 @@ def test_service_that_waits_for_its_job_database_stops_without_it(tmp_path: Path
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("workers", [1, 2])
-def test_signal_at_any_moment_of_the_start_ends_the_service_and_all_its_processes(tmp_path: Path, workers: int) -> None:
-    for moment in range(6):
+@pytest.mark.parametrize(("workers", "moments"), [(1, (0.0, 0.8, 1.6)), (2, (0.4, 1.2, 2.0))])
+def test_signal_at_any_moment_of_the_start_ends_the_service_and_all_its_processes(
+    tmp_path: Path, workers: int, moments: tuple[float, ...]
+) -> None:
+    for moment in moments:
         folder = tmp_path / str(moment)
         folder.mkdir()
         with starting(folder, workers=workers) as service:
-            time.sleep(0.4 * moment)  # No event marks these moments.
+            time.sleep(moment)  # No event marks these moments.
             service.terminate()
             assert service.wait(MAX_SECONDS) in TERMINATED
             wait_for(lambda: left_behind(folder) == [])  # noqa: B023 - called at once
+
+
+@pytest.mark.parametrize(
+    ("arguments", "variables", "port"),
+    [
+        ([], {}, 8000),
+        (["serve"], {}, 8080),
+        (["serve", "--port", "9000"], {}, 9000),
+        (["serve"], {"UVICORN_PORT": "9001"}, 9001),
+        ([], {"AIP_HTTP_PORT": "9002"}, 9002),
+        ([], {"AIP_HTTP_PORT": "9002", "UVICORN_PORT": "9001"}, 9001),
+        (["--port", "9000"], {"AIP_HTTP_PORT": "9002"}, 9000),
+    ],
+)
+def test_port_is_the_one_that_is_given_or_that_of_the_platform(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], variables: dict[str, str], port: int
+) -> None:
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("UVICORN_")}
+    folders = {"LINSERVE_STATE_DIR": str(tmp_path / "state"), "LINSERVE_MODELS_DIR": str(tmp_path / "models")}
+    ports: list[int] = []
+    monkeypatch.setattr(os, "environ", inherited | folders | variables)
+    monkeypatch.setattr(sys, "argv", ["linserve-server", *arguments])
+    monkeypatch.setattr(logs, "configure", lambda: None)
+    monkeypatch.setattr(sys.modules["uvicorn.main"], "run", lambda *_, **options: ports.append(options["port"]))
+    with pytest.raises(SystemExit) as ended:
+        serve.main()
+    assert (ports, ended.value.code) == ([port], 0)

@@ -20,6 +20,7 @@ def run(*command: str | Path, environment: Mapping[str, str] | None = None) -> "
     )
 
 
+@pytest.mark.slow
 def test_the_licence_of_every_package_is_allowed() -> None:
     ended = run("make", "--no-print-directory", "licences")
     assert ended.returncode == 0, ended.stderr

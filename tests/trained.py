@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from app.registry.fit_card import metrics_of
 from app.registry.model_card import ModelCard
 from app.registry.version_file import Version
 from app.regression.least_squares import fit, why_no_inference
@@ -14,7 +15,6 @@ from app.regression.solvers import Exact, Solver
 from app.regression.sufficient_statistics import SufficientStatistics, WeightKind
 from app.regression.summaries import summarise
 from app.regression.training_batch import TrainingBatch
-from app.training.card import metrics_of
 
 Array = NDArray[np.float64]
 

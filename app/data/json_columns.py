@@ -60,7 +60,7 @@ class JsonColumn:
                 numbers = np.array(values, dtype=np.float64)
             except OverflowError:
                 return None
-            return numbers if np.isfinite(numbers).all() else None
+            return None if np.isinf(numbers).any() else numbers
         if self.column.refuses_strings and str in set(map(type, values)):
             return None
         known = self._known(values)

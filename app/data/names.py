@@ -153,13 +153,14 @@ def extra_columns(extra: Sequence[str], present: Sequence[str], features: Sequen
         FieldError(f"Column {places[name]}, {shown(name)}, is not a feature.", row=1, column=name)
         for name in extra[:MAX_LISTED]
     ]
-    fault, remedy = "There is 1 column that is not a feature", "Remove it, or pass it through with `keep`."
+    fault, remedy = "There is 1 column that is not a feature", "Remove it."
     if len(extra) > 1:
         fault = f"There are {len(extra)} columns that are not features"
-        remedy = "Remove them, or pass them through with `keep`."
+        remedy = "Remove them."
     elif "" in extra:
         remedy = "Remove it; pandas writes no index with to_csv(index=False)."
-    return InvalidInput(f"{fault}: {listed(extra)}. Expected {listed(features)}. {remedy}", details)
+    kept = "To pass columns through to the results, name them in `keep`."
+    return InvalidInput(f"{fault}: {listed(extra)}. Expected {listed(features)}. {remedy} {kept}", details)
 
 
 def instead(name: str, present: Iterable[str]) -> str:

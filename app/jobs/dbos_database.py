@@ -5,18 +5,20 @@ import os
 import sqlite3
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from app.jobs.job import Failure, JobFilter
+from app.jobs.job import Failure, JobKey
 from app.training.progress import PUBLISHING
 
 if TYPE_CHECKING:
     from dbos import WorkflowStatus
+    from sqlalchemy import Engine
 
+APPLICATION = "linserve"  # Other applications of DBOS may use the same database.
 QUEUE = "training"
 WORKFLOW = "train"
 PROGRESS = "progress"  # Key of the event that carries the progress of a job.
@@ -37,6 +39,7 @@ NOT_DECODED = Failure(
 )
 
 _SQLITE = "sqlite:///"
+_EPOCH = datetime.fromtimestamp(0, UTC)
 
 
 class NotDecoded(Exception):
@@ -85,24 +88,61 @@ def prepare(url: str) -> None:
         postgres.create_trainers(url)
 
 
-def ids_in_file(
-    path: Path, conditions: JobFilter, *, statuses: Sequence[str], until: datetime, limit: int, offset: int
-) -> list[str]:
-    """Return the ids of jobs in a SQLite database, newest first.
+def new_engine(url: str, *, connections: int = 1) -> "Engine":
+    """Return an engine, for SQLite without connections that stay open, for Postgres with a pool of `connections`."""
+    import sqlalchemy as sa
 
-    In SQLite, DBOS keeps the time of a job in whole seconds, so its own list has no order within a second, and it does
-    not filter by attributes. DBOS documents this table and its columns.
+    from app.jobs import postgres
+
+    if database_file(url) is None:
+        return postgres.new_engine(url, connections=connections)
+    return sa.create_engine(url, poolclass=sa.NullPool, connect_args={"timeout": 30})
+
+
+def job_keys(
+    engine: "Engine",
+    statuses: Sequence[str],
+    *,
+    model: str | None = None,
+    since: datetime | None = None,
+    after: JobKey | None = None,
+    offset: int = 0,
+    limit: int,
+) -> list[JobKey]:
+    """Return the keys of jobs, newest first. With `after`, the list begins after the job with this key.
+
+    The list of DBOS has no order within one millisecond in Postgres and within one second in SQLite, and does not
+    filter by attributes in SQLite. In SQLite the rowid alone is the order in which jobs were recorded. DBOS documents
+    this table and its columns.
     """
-    clauses = ["name = ?", "created_at BETWEEN ? AND ?", f"status IN ({', '.join('?' * len(statuses))})"]
-    since = conditions.since or datetime.fromtimestamp(0, UTC)
-    values: list[Any] = [WORKFLOW, int(since.timestamp() * 1000), int(until.timestamp() * 1000), *statuses]
-    if conditions.model is not None:
-        clauses.append("json_extract(attributes, '$.model') = ?")
-        values.append(conditions.model)
-    query = f"SELECT workflow_uuid FROM workflow_status WHERE {' AND '.join(clauses)}"  # noqa: S608 - made of constants
-    query += " ORDER BY created_at DESC, rowid DESC LIMIT ? OFFSET ?"
-    with closing(sqlite3.connect(path, timeout=30)) as connection:
-        return [job for (job,) in connection.execute(query, (*values, limit, offset))]
+    import sqlalchemy as sa
+
+    is_file = engine.dialect.name == "sqlite"
+    number = "rowid" if is_file else "priority"
+    jobs = sa.table(
+        "workflow_status",
+        *(sa.column(name, sa.Text) for name in ("workflow_uuid", "name", "application_name", "status")),
+        *(sa.column(name, sa.BigInteger) for name in ("created_at", number)),
+        sa.column("attributes", sa.JSON),
+        schema=None if is_file else "dbos",
+    )
+    key = (jobs.c.created_at, jobs.c[number], jobs.c.workflow_uuid)
+    order = key[1:2] if is_file else key
+    query = sa.select(*key).where(
+        jobs.c.name == WORKFLOW,
+        sa.func.coalesce(jobs.c.application_name, APPLICATION) == APPLICATION,
+        jobs.c.status.in_(statuses),
+    )
+    if model is not None:
+        query = query.where(jobs.c.attributes["model"].as_string() == model)
+    if since is not None:  # from Python 3.12 on, times in SQLite may be a fraction below the millisecond
+        query = query.where(sa.func.round(jobs.c.created_at) >= (since - _EPOCH) // timedelta(milliseconds=1))
+    if after is not None:
+        last = msgspec.structs.astuple(after)
+        query = query.where(sa.tuple_(*order) < (last[1:2] if is_file else last))
+    query = query.order_by(*(column.desc() for column in order)).limit(limit).offset(offset)
+    with engine.connect() as connection:
+        return [JobKey(round(time), count, job_id) for time, count, job_id in connection.execute(query)]
 
 
 def reports_in_file(path: Path, job_ids: Sequence[str]) -> list[tuple[str, str, str]]:
@@ -160,8 +200,6 @@ def place_in_partitions(url: str) -> None:
     """Give the waiting and running jobs of earlier releases their model as the partition of the queue."""
     import sqlalchemy as sa
 
-    from app.jobs import postgres
-
     is_file = database_file(url) is not None
     jobs = sa.table(
         "workflow_status",
@@ -171,7 +209,7 @@ def place_in_partitions(url: str) -> None:
     )
     model = sa.func.coalesce(jobs.c.attributes["model"].as_string(), "unknown")
     unplaced = sa.and_(jobs.c.queue_name == QUEUE, jobs.c.queue_partition_key.is_(None), jobs.c.status.in_(UNFINISHED))
-    engine = sa.create_engine(url) if is_file else postgres.new_engine(url, connections=1)
+    engine = new_engine(url)
     try:
         with engine.begin() as connection:
             connection.execute(sa.update(jobs).where(unplaced).values(queue_partition_key=model))
@@ -188,8 +226,6 @@ def cancel(url: str, job_id: str) -> bool:
     """
     import sqlalchemy as sa
 
-    from app.jobs import postgres
-
     is_file = database_file(url) is not None
     schema = None if is_file else "dbos"
     released = ("owner_xid", "queue_name", "deduplication_id", "started_at_epoch_ms")
@@ -203,7 +239,7 @@ def cancel(url: str, job_id: str) -> bool:
     unfinished = sa.update(jobs).where(jobs.c.workflow_uuid == job_id, jobs.c.status.in_(UNFINISHED))
     seconds = sa.func.strftime("%s", "now") if is_file else sa.func.extract("epoch", sa.func.clock_timestamp())
     now = sa.cast(seconds * 1000, sa.BigInteger)
-    engine = sa.create_engine(url, connect_args={"timeout": 30}) if is_file else postgres.new_engine(url, connections=1)
+    engine = new_engine(url)
     try:
         with engine.begin() as connection:
             # A write locks the row in Postgres, and the database in SQLite.

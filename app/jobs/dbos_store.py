@@ -19,9 +19,8 @@ import msgspec
 
 from app.errors import Conflict, Unavailable
 from app.jobs import dbos_database as database
-from app.jobs import postgres
 from app.jobs.dbos_database import PROGRESS, QUEUE, STARTED, SUMMARY, WORKFLOW
-from app.jobs.job import Failure, Job, JobFilter, Status
+from app.jobs.job import Failure, Job, JobFilter, JobKey, Status
 from app.jobs.store import JobRecord, UnfinishedJob
 from app.permissions import why_denied, why_unwritable
 from app.storage.file_lock import FileLock, identity
@@ -75,7 +74,7 @@ class DBOSStore:
         self._url = database_url
         self._file = database.database_file(database_url)
         self._client: DBOSClient | None = None
-        self._engine: Engine | None = None  # to Postgres
+        self._engine: Engine | None = None
         self._connected: tuple[int, int] | None = None  # Identity of the database file that the client has open.
         self._connecting = threading.Lock()
         self._adding = threading.Lock()  # Keeps requests that wait for the lock in Postgres from using all connections.
@@ -83,6 +82,9 @@ class DBOSStore:
 
     def connect(self) -> "DBOSClient":
         """Return the DBOS client, and make it if there is none or the database file was replaced."""
+        # Not during the turn, because other requests would wait the seconds that this takes on a busy machine.
+        from dbos import DBOSClient, DBOSPortableJSONSerializer
+
         with self._database_errors(), self._turn(self._connecting):
             if self._client is not None and self._present_file() != self._connected:
                 # A removed file disappears with this process, and everything written to it.
@@ -90,17 +92,15 @@ class DBOSStore:
                 self._client.destroy()
                 self._client = None
             if self._client is None:
-                from dbos import DBOSClient, DBOSPortableJSONSerializer
-
                 database.prepare(self._url)
                 self._connected = self._present_file()
-                if self._file is None and self._engine is None:
-                    self._engine = postgres.new_engine(self._url)
+                if self._engine is None:
+                    self._engine = database.new_engine(self._url, connections=10)
                 self._client = DBOSClient(
                     system_database_url=self._url,
-                    system_database_engine=self._engine,
+                    system_database_engine=None if self._file else self._engine,
                     serializer=DBOSPortableJSONSerializer(),
-                    application_name="linserve",
+                    application_name=database.APPLICATION,
                     retry_connection_errors=False,  # the client gets a 503 instead of waiting
                 )
             return self._client
@@ -210,27 +210,20 @@ class DBOSStore:
         reports = self._read_reports(job_ids)
         return {job_id: progress for job_id in reports if (progress := _progress(reports[job_id]))}
 
-    def list_jobs(self, conditions: JobFilter, *, end: datetime, limit: int, offset: int) -> list[Job]:
+    def list_jobs(
+        self, conditions: JobFilter, *, limit: int, after: JobKey | None = None
+    ) -> tuple[list[Job], JobKey | None]:
         names = [name for name, status in _STATUS.items() if conditions.status in (None, status)]
-        if self._file is None:
-            rows = self._workflows(
-                status=names,
-                start_time=None if conditions.since is None else conditions.since.isoformat(),
-                end_time=end.isoformat(),
-                attributes={"model": conditions.model} if conditions.model is not None else None,
-                sort_desc=True,
-                limit=limit,
-                offset=offset,
+        with self._database_errors():
+            self.connect()
+            assert self._engine is not None
+            keys = database.job_keys(
+                self._engine, names, model=conditions.model, since=conditions.since, after=after, limit=limit + 1
             )
-        else:
-            with self._database_errors():
-                self.connect()
-                ids = database.ids_in_file(
-                    self._file, conditions, statuses=names, until=end, limit=limit, offset=offset
-                )
-            found = self._workflows(workflow_ids=ids) if ids else []
-            rows = sorted(found, key=lambda row: ids.index(row.workflow_id))
-        return [self._job(row, {}) for row in rows]
+        listed = [key.id for key in keys[:limit]]
+        found = self._workflows(workflow_ids=listed, status=names) if listed else []
+        rows = sorted(found, key=lambda row: listed.index(row.workflow_id))
+        return [self._job(row, {}) for row in rows], keys[limit - 1] if len(keys) > limit else None
 
     def unfinished(self) -> list[UnfinishedJob]:
         names = [name for name, status in _STATUS.items() if not status.ended]
@@ -279,6 +272,11 @@ class DBOSStore:
         return {job_id: database.decode_report(value, serialization) for job_id, value, serialization in found}
 
     def _job(self, row: "WorkflowStatus", reports: Mapping[str, dict[str, Any]]) -> Job:
+        """Return the job of a row, with its times in order: recorded, started, finished.
+
+        In a row of Postgres, the start may be before the record, because the transaction in which a trainer takes a job
+        may begin before the one that records it.
+        """
         status = _STATUS[row.status]
         if isinstance(row.output, str):  # DBOS returns the text of an output that it does not decode
             status = Status.FAILED
@@ -286,14 +284,16 @@ class DBOSStore:
         reported = reports.get(row.workflow_id, {})
         curve = reported.get("loss_curve")
         error = _failure(row) if status == Status.FAILED else None
+        created: int = row.created_at or 0
+        started: int | None = row.dequeued_at or (row.attributes or {}).get(STARTED)
         return Job(
             id=row.workflow_id,
             status=status,
             model=self._summary(row)["model"],
             version=error.version if error else result.get("version"),
-            created_at=_time(row.created_at) or datetime.fromtimestamp(0, UTC),
-            started_at=_time(row.dequeued_at or (row.attributes or {}).get(STARTED)),
-            finished_at=_time(row.completed_at),
+            created_at=_time(created),
+            started_at=None if started is None else _time(max(created, started)),
+            finished_at=None if row.completed_at is None else _time(max(created, started or 0, row.completed_at)),
             progress=_progress(reported),
             loss_curve=tuple((int(epoch), float(loss)) for epoch, loss in curve) if curve else None,
             metrics=result.get("metrics"),
@@ -348,5 +348,5 @@ def _progress(report: Mapping[str, Any]) -> Progress | None:
     return msgspec.convert(report["progress"], Progress) if "progress" in report else None
 
 
-def _time(milliseconds: int | None) -> datetime | None:
-    return None if milliseconds is None else datetime.fromtimestamp(milliseconds / 1000, UTC)
+def _time(milliseconds: int) -> datetime:
+    return datetime.fromtimestamp(milliseconds / 1000, UTC)

@@ -74,7 +74,7 @@ class DBOSWorkerStore:
         self.files = {path: identity(path) for path in [database.database_file(self._url)] if path}
         self._dbos = DBOS(
             config={
-                "name": "linserve",
+                "name": database.APPLICATION,
                 "system_database_url": self._url,
                 "system_database_engine": self._engine,
                 "executor_id": self._lease.executor,
@@ -191,8 +191,9 @@ class DBOSWorkerStore:
     def prune(self, max_ended: int) -> None:
         """Remove the records of the oldest ended jobs, except `max_ended`."""
         with _driver_errors():
-            while old := _workflows(status=ENDED, sort_desc=True, offset=max_ended, limit=PRUNE_BATCH):
-                DBOS.delete_workflows([job.workflow_id for job in old])
+            engine = self._engine or database.new_engine(self._url)
+            while old := database.job_keys(engine, ENDED, offset=max_ended, limit=PRUNE_BATCH):
+                DBOS.delete_workflows([job.id for job in old])
 
     def uploads(self) -> list[JobUpload]:
         """Return the uploads of all recorded jobs."""

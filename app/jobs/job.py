@@ -2,7 +2,7 @@
 
 import base64
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Any
 
@@ -10,8 +10,10 @@ import msgspec
 from msgspec import Meta
 
 from app.errors import FieldError, InvalidInput
+from app.registry.names import MODEL_NAME
 from app.training.progress import Progress
 
+JOB_ID = r"[0-9a-f-]{36}"
 PAGE = 50  # Jobs on a page, unless the caller gives a limit.
 MAX_TOKEN = 500  # Characters of a token that are decoded.
 
@@ -71,7 +73,7 @@ class JobFilter:
     """Conditions that all jobs of a list meet."""
 
     status: Status | None = None
-    model: str | None = None
+    model: Annotated[str, Meta(pattern=rf"^{MODEL_NAME}\Z")] | None = None
     since: Annotated[datetime, Meta(tz=True)] | None = None  # recorded at this time or later
 
 
@@ -83,33 +85,37 @@ class Page:
     next: str | None
 
 
-class Position(msgspec.Struct, array_like=True, frozen=True):
-    """The beginning of a page. Its time keeps jobs that are recorded later from shifting the pages."""
+class JobKey(msgspec.Struct, array_like=True, frozen=True):
+    """The place of a job in the order of all jobs. It stays valid after the job's record is removed."""
 
-    offset: Annotated[int, Meta(ge=0, lt=2**31)]
-    end: Annotated[datetime, Meta(tz=True)]
-    filter: JobFilter = JobFilter()
-
-    def token(self, count: int) -> str:
-        """Return the token of the page that begins `count` jobs later."""
-        following = Position(self.offset + count, self.end, self.filter)
-        return base64.urlsafe_b64encode(msgspec.json.encode(following)).decode()
+    created_at: Annotated[int, Meta(ge=0, le=2**63 - 1)]  # milliseconds since 1970
+    number: Annotated[int, Meta(ge=0, le=2**63 - 1)]  # the job's rowid in SQLite, its position in Postgres
+    id: Annotated[str, Meta(pattern=rf"^{JOB_ID}\Z")]
 
 
-def decode_token(token: str | None, conditions: JobFilter) -> Position:
-    """Return the position at which the token's page begins, or that of the first page.
+class PageStart(msgspec.Struct, array_like=True, frozen=True):
+    """The job after which a page begins. Jobs that are recorded, end or are removed meanwhile do not shift the page."""
+
+    after: JobKey | None
+    filter: JobFilter
+
+    def token(self) -> str:
+        return base64.urlsafe_b64encode(msgspec.json.encode(self)).decode()
+
+
+def decode_token(token: str | None, conditions: JobFilter) -> PageStart:
+    """Return the start of the token's page, or of the first page.
 
     Raises InvalidInput if the token is invalid, or belongs to a list with another filter.
     """
     if token is None:
-        return Position(0, datetime.now(UTC), conditions)
+        return PageStart(None, conditions)
     try:
-        position = msgspec.json.decode(base64.urlsafe_b64decode(token[:MAX_TOKEN].encode()), type=Position)
-        position = Position(position.offset, position.end.astimezone(UTC), position.filter)
-    except (msgspec.MsgspecError, ValueError, OverflowError):
+        start = msgspec.json.decode(base64.urlsafe_b64decode(token[:MAX_TOKEN].encode()), type=PageStart)
+    except (msgspec.MsgspecError, ValueError):
         raise InvalidInput.of_parameter("next", "The token is invalid. Send the `next` of the previous page.") from None
-    if conditions not in (JobFilter(), position.filter):
+    if conditions not in (JobFilter(), start.filter):
         raise InvalidInput.of_parameter(
             "next", "The token belongs to a list with another filter. Repeat the parameters of the previous page."
         )
-    return position
+    return start

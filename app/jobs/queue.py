@@ -2,19 +2,17 @@
 
 import re
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 
 from app.errors import Conflict, DeviceUnavailable, JobNotFound, KeyReused, QueueFull, not_stored
 from app.failpoints import failpoint
 from app.jobs.host.devices import check_cuda
-from app.jobs.job import PAGE, Job, JobFilter, Page, Status, decode_token
+from app.jobs.job import JOB_ID, PAGE, Job, JobFilter, Page, PageStart, Status, decode_token
 from app.jobs.store import JobRecord, JobStore
 from app.jobs.wakeup import wake_trainers
 from app.training.request import TrainingRequest
 from app.training.uploads import UploadStore
 
-JOB_ID = r"[0-9a-f-]{36}"
 LATEST = "latest"  # Accepted instead of the id of the newest job.
 
 
@@ -96,8 +94,8 @@ class JobQueue:
         Raises InvalidInput if the token is invalid or belongs to another list.
         """
         start = decode_token(token, conditions)
-        jobs = self.store.list_jobs(start.filter, end=start.end, limit=limit + 1, offset=start.offset)
-        return Page(list(jobs[:limit]), start.token(limit) if len(jobs) > limit else None)
+        jobs, last = self.store.list_jobs(start.filter, limit=limit, after=start.after)
+        return Page(list(jobs), PageStart(last, start.filter).token() if last else None)
 
     def cancel(self, job_id: str) -> Job:
         """Cancel a waiting or running job, and return it. A job that has ended stays as it is.
@@ -125,7 +123,7 @@ class JobQueue:
 
     def _find(self, job_id: str) -> JobRecord:
         if job_id == LATEST:
-            newest = self.store.list_jobs(JobFilter(), end=datetime.now(UTC), limit=1, offset=0)
+            newest, _ = self.store.list_jobs(JobFilter(), limit=1)
             if not newest:
                 raise JobNotFound("There is no job yet.")
             job_id = newest[0].id

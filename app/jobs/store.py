@@ -3,11 +3,10 @@
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol
 
-from app.jobs.job import Job, JobFilter, Status
+from app.jobs.job import Job, JobFilter, JobKey, Status
 from app.training.progress import Progress
 from app.training.request import TrainingRequest
 
@@ -67,8 +66,13 @@ class JobStore(Protocol):
     def progress(self, job_ids: Sequence[str]) -> dict[str, Progress]:
         """Return how far jobs have come, by id, without those of which no trainer has reported anything."""
 
-    def list_jobs(self, conditions: JobFilter, *, end: datetime, limit: int, offset: int) -> Sequence[Job]:
-        """Return the jobs recorded until `end`, newest first, without progress and loss curves."""
+    def list_jobs(
+        self, conditions: JobFilter, *, limit: int, after: JobKey | None = None
+    ) -> tuple[Sequence[Job], JobKey | None]:
+        """Return jobs, newest first, without progress and loss curves, and the key of the last one if more follow.
+
+        The list begins after the job with the key `after`. A job that ends or is removed meanwhile may be missing.
+        """
 
     def unfinished(self) -> Sequence[UnfinishedJob]:
         """Return the jobs that wait or run."""

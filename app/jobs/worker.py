@@ -161,9 +161,6 @@ def run_worker(worker: Worker, stop: threading.Event) -> None:
 
 
 def _failed(error: LinserveError) -> JobFailed:
-    name, message, version = type(error).__name__, error.message, None
-    if isinstance(error, PromotionFailed):
-        version = error.version
-        message = f"Version {version} is published, but could not be promoted. {message}"
-    _log.info("job failed", extra={"error": name, "reason": message})
-    return JobFailed(Failure(name, message, error.details, version))
+    name, version = type(error).__name__, error.version if isinstance(error, PromotionFailed) else None
+    _log.info("job failed", extra={"error": name, "reason": error.message})
+    return JobFailed(Failure(name, error.message, error.details, version))

@@ -10,12 +10,14 @@ import numpy as np
 from app.data.columns.schema import MISSING_LEVEL, Column
 from app.data.columns.terms import indicator_blocks
 from app.monitoring.served_rows import MAX_PAIRED_COLUMNS, ServedRows, axes_of, indicators_of
+from app.registry.model_card import ModelCard
+from app.registry.origin import Imported
 from app.registry.version_file import Version
 from app.regression import drift
 from app.regression.moments import Moments
 from app.regression.sufficient_statistics import Array
 
-Verdict: TypeAlias = Literal["stable", "drifted", "too few rows"]
+Verdict: TypeAlias = Literal["stable", "drifted", "too few rows", "no training rows"]
 
 MAX_LEVELS = 50  # Levels of a category that are listed: those that add most to its index.
 PRESENT = "present"  # label of a value that is not missing, next to MISSING_LEVEL
@@ -90,7 +92,31 @@ class Drift:
 
 def compare(version: Version, served: ServedRows, window_seconds: float) -> Drift:
     """Return the drift of a version whose served rows are summarised."""
+    card = version.card
+    if card.imported is not None and not card.has_rows:
+        return _without_training(card, card.imported, served, window_seconds)
     return _Comparison(version, served).drift(window_seconds)
+
+
+def _without_training(card: ModelCard, imported: Imported, served: ServedRows, window_seconds: float) -> Drift:
+    """Return the drift of a version whose training rows are not known: only the number of predicted rows."""
+    reason = f"The version was {imported.reason}, so there is nothing to compare served rows with."
+    names = ("columns", "categories", "covariance_distance", "extrapolated", "missing", "verdict")
+    return Drift(
+        card.model,
+        card.version,
+        window_seconds,
+        served.summarised,
+        served.predicted,
+        None,
+        {},
+        {},
+        None,
+        {},
+        "no training rows",
+        (),
+        dict.fromkeys(names, reason),
+    )
 
 
 class _Comparison:

@@ -243,7 +243,8 @@ class Monitor:
                 continue
             key = VersionKey.of(version)
             answered.setdefault(key.model, Requests()).rows += count
-            found = self._summariser(key, version).summarise(rows, count)
+            has_rows = version.card.has_rows  # Otherwise there is nothing to compare served rows with.
+            found = self._summariser(key, version).summarise(rows, count) if has_rows else ServedRows(count)
             served[key] = found.merge(served[key]) if key in served else found
         del self._loop_taps[: len(taps) - 1]
         for key, (gaps, unseen) in missing.items():

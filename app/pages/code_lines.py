@@ -17,9 +17,14 @@ def base_url(request: Request) -> str:
     return f"{request.url.scheme}://{request.url.netloc}{prefix(request.scope)}"
 
 
-def curl_line(url: str, payload: Mapping[str, Any] | None = None, *, key: bool) -> str:
-    """Return a line for a POSIX shell, which sends the payload as JSON, or gets the URL without one."""
+def curl_line(url: str, payload: Mapping[str, Any] | None = None, *, key: bool, output: str | None = None) -> str:
+    """Return a line for a POSIX shell, which sends the payload as JSON, or gets the URL without one.
+
+    The response is written to the file `output` if it is given.
+    """
     words = ["curl", "--silent", "--show-error"]
+    if output is not None:
+        words += ["--fail", "--output", output]
     if key:
         words += ["--header", f"Authorization: Bearer {KEY}"]
     if payload is not None:

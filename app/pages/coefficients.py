@@ -55,7 +55,9 @@ class CoefficientList:
 
 
 def deviations(version: Version) -> Array:
-    """Return the standard deviation of each column of the design in the training rows, (p,)."""
+    """Return the standard deviation of each column of the design in the training rows, (p,); 1 if it is not known."""
+    if not version.model.has_statistics:
+        return np.ones(len(version.model.columns))
     statistics = version.model.statistics
     p = statistics.features
     norms = column_norms(statistics.factor[1:, 1 : p + 1]) * statistics.scale[:p]

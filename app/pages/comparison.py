@@ -13,7 +13,7 @@ from app.pages.formatting import age, number
 from app.registry.model_card import ModelCard
 from app.registry.version_file import Version
 from app.regression.coefficient_changes import Coefficients, change_in_standard_errors, coefficients
-from app.regression.solvers import solver_to_record
+from app.web.model_view import solver_of
 
 MAX_COEFFICIENTS = 200  # Coefficients of one target on a page.
 MAX_TARGETS = 20  # Targets whose metrics are on a page.
@@ -80,25 +80,31 @@ def facts(versions: Sequence[Version], current: int | None) -> list[Fact]:
         fact("Current", lambda card: card.version == current),
         fact("Created", lambda card: age(card.created_at)),
         fact("Made from version", lambda card: card.parent),
-        fact("Effect of its rows", lambda card: card.mode),
-        fact("Rows", lambda card: card.rows),
-        fact("Rows left out", lambda card: card.dropped_rows),
-        fact("Weights", lambda card: card.weight_kind if card.schema_of_rows.weight else "none"),
+        fact("Effect of its rows", lambda card: "none: imported" if card.imported else card.mode),
+        fact("Rows", lambda card: card.rows or "not known"),
+        fact("Rows left out", lambda card: card.dropped_rows if card.imported is None else "not known"),
+        fact("Weights", _weights),
         fact("Decay", lambda card: card.discounted),
         fact("Features", lambda card: len(card.features)),
         fact("Terms", lambda card: len(card.terms)),
         fact("Coefficients of each target", lambda card: len(card.columns)),
-        fact("Rank", lambda card: card.rank),
-        fact("Condition number", lambda card: card.condition_number),
+        fact("Rank", lambda card: card.rank or "not known"),
+        fact("Condition number", lambda card: card.condition_number or "not known"),
         fact("Inference", lambda card: card.inference_unavailable or "available"),
     ]
-    records = [solver_to_record(card.solver) for card in cards]
+    records = [solver_of(card) for card in cards]
     names = list(dict.fromkeys(name for record in records for name in record))
     solvers = [
         Fact("Solver" if name == "kind" else f"Solver: {name}", tuple(_text(record.get(name)) for record in records))
         for name in ("kind", *(name for name in names if name != "kind"))
     ]
     return [*known, *(each for each in solvers if each.label == "Solver" or each.differs)]
+
+
+def _weights(card: ModelCard) -> str:
+    if card.imported is not None and not card.has_rows:
+        return "not known"
+    return card.weight_kind if card.schema_of_rows.weight else "none"
 
 
 def _text(value: object) -> str:

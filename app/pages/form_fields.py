@@ -111,8 +111,11 @@ class _Training:
 
     def __init__(self, version: Version) -> None:
         model = version.model
-        self._mean = model.statistics.mean[: model.statistics.features].tolist()
-        self._low, self._high = model.statistics.minimum.tolist(), model.statistics.maximum.tolist()
+        imported = version.card.imported
+        has_means = model.has_statistics and not (imported is not None and imported.means_unknown)
+        mean = model.statistics.mean[: len(model.columns)] if has_means else np.full(len(model.columns), np.nan)
+        self._mean = mean.tolist()
+        self._low, self._high = (ends.tolist() for ends in model.ranges)
         # The place of each feature's own column, and the power it has there.
         self._places: dict[str, tuple[int, int]] = {}
         if not model.terms:

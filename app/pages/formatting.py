@@ -66,6 +66,11 @@ def age(moment: str | datetime | None, now: datetime | None = None) -> Markup:
     return Markup('<time datetime="{}" title="{}">{}</time>').format(then.isoformat(), exact, words)
 
 
+def sentence(reason: str) -> str:
+    """Return the reason as a sentence. The reasons of imported versions are only the end of one."""
+    return f"The version was {reason}." if reason.startswith("imported ") else reason
+
+
 FILTERS: dict[str, Callable[..., Any]] = {
     "number": number,
     "percent": percent,
@@ -73,4 +78,5 @@ FILTERS: dict[str, Callable[..., Any]] = {
     "size": size,
     "duration": duration,
     "age": age,
+    "sentence": sentence,
 }

@@ -30,6 +30,8 @@ class LineageRow:
     @property
     def made(self) -> str:
         """How the version came from its parent."""
+        if self.card is not None and self.card.imported is not None:
+            return "imported"
         return "" if self.card is None else _MODES[self.card.mode]
 
     @property

@@ -18,7 +18,7 @@ FRAGMENT = "linserve-fragment"  # Header of requests for a part of a page.
 _WANTS_PAGE = "app.pages.wants_page"
 
 # Paths of pages without a resource of the API.
-PAGES_ONLY = ("/learn", "/login", "/models/{model}/compare")
+PAGES_ONLY = ("/import", "/learn", "/login", "/models/{model}/compare")
 _ENDINGS = tuple(f"/{path.rpartition('/')[2]}" for path in PAGES_ONLY)
 
 

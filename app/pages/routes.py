@@ -8,6 +8,7 @@ from starlette.types import Scope
 from app.errors import NotAcceptable
 from app.pages import (
     compare_page,
+    import_page,
     job_page,
     jobs_page,
     learn_page,
@@ -27,6 +28,7 @@ PAGES: tuple[APIRouter, ...] = (
     models_page.router,
     compare_page.router,
     train_page.router,
+    import_page.router,
     job_page.router,
     learn_page.router,
     jobs_page.router,

@@ -16,6 +16,7 @@ from app.pages.charts.svg import number
 from app.pages.charts.waterfall import Contribution, largest, signed, waterfall, without_noise
 from app.pages.code_lines import base_url, curl_line, python_lines
 from app.pages.form_fields import ROWS, FilledForm, example_form, iso_date, sent_form
+from app.pages.formatting import sentence
 from app.pages.page_route import PageRoute, wants_fragment
 from app.pages.rendering import render
 from app.pages.shown_version import MAX_TARGETS, ShownVersion, selection_bytes, show
@@ -41,6 +42,7 @@ MAX_NAMED = 20  # Columns that are named in a warning.
 MAX_FIRST_LINES = 4_000  # Characters of the curl line on a page without an answer.
 MAX_LINES = 25_000  # Characters of the curl line with an answer.
 
+DISTANCE_UNKNOWN = "Whether this row is unlike the training rows is not known."
 NO_SPAN = "The row differs from the training rows in a direction in which they do not vary, so it has no interval."
 TOO_WIDE = (
     f"The page gives no interval for models of more than {MAX_DECOMPOSED_COLUMNS} columns, because the first one takes "
@@ -76,6 +78,7 @@ class Answer:
     leverage: float | None  # if it is above the threshold; infinite outside the space of the training rows
     threshold: float
     ranges_unknown: str | None
+    from_zero: bool = False  # True if contributions are relative to 0, because the training means are not known
 
 
 @router.post("/models/{model}/predict")
@@ -200,7 +203,10 @@ def _answer(_request: Request, version: Version, query: PredictionQuery) -> Answ
         steps = largest(without_noise(parts, max(abs(baselines[index]), abs(prediction))), MAX_STEPS)
         plot = waterfall(baselines[index], steps, prediction, f"Contributions to the prediction of {target}")
         targets.append(TargetAnswer(target, prediction, lower, upper, reason, plot, baselines[index], steps))
-    return Answer(version.card.version, targets, **_extrapolation(version, query, result))
+    imported = version.card.imported
+    from_zero = imported is not None and imported.means_unknown
+    distance = _extrapolation(version, query, result)
+    return Answer(version.card.version, targets, from_zero=from_zero, **distance)
 
 
 def _contributions(version: Version, query: PredictionQuery, values: list[float]) -> list[Contribution]:
@@ -225,15 +231,17 @@ def _shown(value: object) -> str:
 def _extrapolation(version: Version, query: PredictionQuery, result: PredictionResult) -> dict[str, Any]:
     """Return the fields of an answer about the distance of the row from the training rows."""
     model = version.model
-    threshold = 3 * model.rank / model.statistics.effective_rows
     if result.extrapolation is None:
-        return {"outside": [], "more_outside": 0, "leverage": None, "threshold": threshold, "ranges_unknown": None}
+        unknown = result.unavailable.get("extrapolation")
+        reason = None if unknown is None else f"{DISTANCE_UNKNOWN} {sentence(unknown)}"
+        return {"outside": [], "more_outside": 0, "leverage": None, "threshold": 0.0, "ranges_unknown": reason}
+    threshold = 3 * model.rank / model.statistics.effective_rows
     columns = np.flatnonzero(result.extrapolation.outside[0]).tolist()
     leverage = float(result.extrapolation.leverage[0])
     kinds = {column.name: column.kind for column in version.table.features}
-    low, high = model.statistics.minimum.tolist(), model.statistics.maximum.tolist()
+    low, high = (ends.tolist() for ends in model.ranges)
 
-    def sentence(index: int) -> str:
+    def outside(index: int) -> str:
         name = model.columns[index]
         is_date = kinds.get(name) == "date"
         start, end = (iso_date(end) if is_date else number(end, 6) for end in (low[index], high[index]))
@@ -241,7 +249,7 @@ def _extrapolation(version: Version, query: PredictionQuery, result: PredictionR
         return f"{name}{'' if value is None else f' = {_shown(value)}'}, in training {start} to {end}"
 
     return {
-        "outside": [sentence(index) for index in columns[:MAX_NAMED]],
+        "outside": [outside(index) for index in columns[:MAX_NAMED]],
         "more_outside": max(0, len(columns) - MAX_NAMED),
         "leverage": leverage if leverage > threshold else None,
         "threshold": threshold,

@@ -13,6 +13,7 @@ from app.pages.charts.svg import number
 from app.pages.code_lines import base_url, curl_line
 from app.pages.coefficients import Limits, Scale, coefficient_tables
 from app.pages.diagnostics import diagnostics_context
+from app.pages.export_links import export_links
 from app.pages.form_fields import example_form, iso_date
 from app.pages.lineage import error_of, lineage
 from app.pages.live_panels import drift_panel, outcome_panel, traffic_panel
@@ -26,6 +27,7 @@ from app.pages.withheld import Notes
 from app.registry.version_file import Version
 from app.regression.solvers import solver_to_record
 from app.web.model_view import model_to_view
+from app.web.model_watcher import MAX_VERSIONS
 from app.web.paths import prefix
 from app.web.query import ModelName, VersionNumber
 from app.web.state import get_memory, get_services
@@ -36,6 +38,14 @@ Part: TypeAlias = Literal["versions", "drift", "outcomes"]
 
 MAX_BYTES = 115_000  # Bytes of HTML, so that a page with its style sheets and scripts is below 150 kB.
 NO_DIAGNOSTICS = "They were not recorded when the version was trained."
+# What a model was imported from, by the format of its file, if the file does not name a program.
+ORIGINS = {
+    "json": "JSON",
+    "linserve": "a version file",
+    "safetensors": "a PyTorch layer",
+    "pmml": "PMML",
+    "onnx": "ONNX",
+}
 MODES = {"replace": "trained anew, after", "update": "rows added to", "forget": "rows taken out of"}  # its parent
 
 
@@ -134,7 +144,7 @@ def _version_context(
     request: Request, shown: ShownVersion, current: int | None, options: PageOptions, in_path: int | None
 ) -> dict[str, Any]:
     services, version = get_services(request), shown.version
-    card = version.card
+    card, imported = version.card, version.card.imported
     view = model_to_view(version, current=current == card.version)
     url = f"{base_url(request)}/models/{card.model}" + ("" if in_path is None else f"/versions/{in_path}")
     versions = services.registry.versions(card.model)
@@ -146,13 +156,14 @@ def _version_context(
         "shown": shown,
         "mode": MODES[card.mode] if card.parent else "trained anew",
         "solver": _solver(card.solver),
+        "origin": None if imported is None else imported.source or ORIGINS.get(imported.format, imported.format),
         "error": error_of(card),
-        "scale": options.scale,
-        "no_diagnostics": view["unavailable"].get(
-            "diagnostics", "They were not recorded when the version was trained."
-        ),
+        "scale": options.scale if version.model.has_statistics else "raw",
+        "has_scales": version.model.has_statistics,
+        "no_diagnostics": view["unavailable"].get("diagnostics", NO_DIAGNOSTICS),
         "lineage": lineage(services.registry, card.model, current, options.older),
         "lineage_older": options.older,
+        "followed_versions": versions[-MAX_VERSIONS:],
         "has_parent": card.parent in versions,
         "roll_back_to": _previous(card.parent, versions, card.version) if current == card.version else None,
         "expected": NONE if current is None else current,
@@ -161,6 +172,10 @@ def _version_context(
         "answer": None,
         "notice": None,
         "card_line": curl_line(url, key=services.access.has_keys),
+        "exports": export_links(),
+        "export_line": curl_line(
+            f"{url}/export?format=python", key=services.access.has_keys, output=f"{card.model}.py"
+        ),
         **drift_panel(services, shown.original),
         **outcome_panel(services, card.model),
         **traffic_panel(services, card.model),
@@ -172,9 +187,8 @@ def _version_context(
 def _detailed(shown: ShownVersion, view: dict[str, Any], options: PageOptions, detail: Detail) -> dict[str, Any]:
     """Return the parts of the page whose sizes depend on the detail."""
     version, notes = shown.version, Notes(view["unavailable"])
-    tables, listed = coefficient_tables(
-        version, view, notes, options.scale, start=options.start, limits=detail.coefficients
-    )
+    scale = options.scale if version.model.has_statistics else "raw"
+    tables, listed = coefficient_tables(version, view, notes, scale, start=options.start, limits=detail.coefficients)
     context = {
         "metrics": _metrics(view, notes),
         "tables": tables,

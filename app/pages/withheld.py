@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from itertools import product
 
 from app.pages.charts.svg import number
+from app.pages.formatting import sentence
 
 # Fields whose nulls are not explained on a page.
 _UNMISSED = ("covariance", "parent", "job", "validation", "precision_bounds", "shares", "diagnostics")
@@ -29,6 +30,7 @@ class Notes:
 
     def note(self, reason: str) -> int:
         """Return the number of the note with this reason, from 1."""
+        reason = sentence(reason)
         if reason not in self.reasons:
             self.reasons.append(reason)
         return self.reasons.index(reason) + 1

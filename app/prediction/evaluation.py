@@ -243,7 +243,8 @@ class _Evaluator:
         self._rows = self._unused = self._zero_weight = 0
         self._no_intervals = _no_intervals(model)
         # Only precision weights determine the variance of a single observation.
-        self._weights_intervals = version.table.weight is not None and model.statistics.weight_kind == "precision"
+        is_precision = model.has_statistics and model.statistics.weight_kind == "precision"
+        self._weights_intervals = version.table.weight is not None and is_precision
         self._sums = ErrorSums(1, k)  # Of all rows. Those of segments are added up at the end.
         self._calibrations = [Calibration(exact_rows(k)) for _ in model.targets]
         self._limit = counted_segments(k)

@@ -4,7 +4,7 @@ Every wire format, every table and the route use the same predictor and the same
 """
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
 from enum import Enum, auto
 from operator import gt
@@ -16,6 +16,7 @@ import numpy as np
 from app.errors import PredictionTooLarge
 from app.prediction.missing_rows import CompleteRows, Reasons
 from app.prediction.query import PredictionQuery
+from app.registry.origin import WITHOUT_STATISTICS
 from app.registry.version_file import Version
 from app.regression import errors
 from app.regression.linear_model import Extrapolation
@@ -122,8 +123,6 @@ class Predictor:
                 self._observer.note_missing(self._version, +reasons.gaps, reasons.unseen)
             if weights is not None:
                 reasons.add(weights[:, np.newaxis], ["instance_weights"])
-        reason = self._version.model.inference_unavailable
-        levels = {"intervals": query.options.interval, "confidence_intervals": query.options.confidence}
         return PredictionResult(
             self._version,
             query.are_objects,
@@ -134,8 +133,17 @@ class Predictor:
             rows.spread_optional(results.contributions),
             extrapolation=results.extrapolation,
             reasons=reasons,
-            unavailable={name: reason for name, level in levels.items() if level is not None} if reason else {},
+            unavailable=dict(self._unavailable(query)),
         )
+
+    def _unavailable(self, query: PredictionQuery) -> Iterator[tuple[str, str]]:
+        """Yield the name of each array that is asked for and not possible, and the reason."""
+        model, options = self._version.model, query.options
+        if model.inference_unavailable is not None:
+            levels = {"intervals": options.interval, "confidence_intervals": options.confidence}
+            yield from ((name, model.inference_unavailable) for name, level in levels.items() if level is not None)
+        if options.extrapolation and not model.has_statistics:
+            yield "extrapolation", WITHOUT_STATISTICS
 
     def _results(self, query: PredictionQuery, codes: Array, weights: Array | None) -> _Results:
         """Return the results for complete rows. The columns of the design are made for some rows at a time.
@@ -168,7 +176,7 @@ class Predictor:
             if options.confidence is not None:
                 confidence_intervals = model.interval(x, options.confidence, of_mean=True)
         contributions = model.contributions(x) if options.explain else None
-        extrapolation = model.extrapolation(x) if options.extrapolation else None
+        extrapolation = model.extrapolation(x) if options.extrapolation and model.has_statistics else None
         return _Results(predictions, intervals, confidence_intervals, contributions, extrapolation)
 
 

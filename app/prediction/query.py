@@ -97,10 +97,21 @@ class PredictionQuery(NamedTuple):
         return weights
 
 
+def intervals_unavailable(model: LinearModel, options: PredictionOptions) -> str | None:
+    """Return why these options ask for intervals that the model does not have; None if they do not."""
+    asked = [name for name in ("interval", "confidence") if getattr(options, name) is not None]
+    if not asked or model.inference_unavailable is None:
+        return None
+    reason = model.inference_unavailable.removesuffix(".")
+    return f"This version has no intervals: {reason}. Leave {' and '.join(f'`{name}`' for name in asked)} out."
+
+
 def weights_unavailable(model: LinearModel, options: PredictionOptions) -> str | None:
     """Return why rows cannot have weights of their own with this model and these options; None if they can."""
     if options.interval is None:
         return "Instance weights are only for prediction intervals. Add `interval`."
+    if not model.has_statistics:
+        return f"There are no prediction intervals: {model.inference_unavailable}. Leave `instance_weights` out."
     if model.statistics.weight_kind != "precision":
         return (
             "The model was trained with frequency weights. They count observations and do not give the precision of a "

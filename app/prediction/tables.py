@@ -14,7 +14,7 @@ from app.data.columns.options import ReadingOptions
 from app.data.columns.schema import Column, TableSchema
 from app.data.content import explained
 from app.data.encoded_table import ColumnsToEncode, as_sent, encoded_batches
-from app.data.formats.base import TableFormat, TableWriter
+from app.data.formats.base import ResultFormat, TableFormat, TableWriter
 from app.data.formats.json import JsonDocumentWriter
 from app.data.json_encoder import JsonEncoder
 from app.data.json_faults import escaped
@@ -24,7 +24,13 @@ from app.data.reading import read_file
 from app.errors import FieldError, InvalidInput, PredictionTooLarge
 from app.prediction.missing_rows import Reasons
 from app.prediction.predictor import Observer, PredictionResult, Predictor
-from app.prediction.query import WEIGHT_NOT_POSITIVE, PredictionOptions, PredictionQuery, weights_unavailable
+from app.prediction.query import (
+    WEIGHT_NOT_POSITIVE,
+    PredictionOptions,
+    PredictionQuery,
+    intervals_unavailable,
+    weights_unavailable,
+)
 from app.registry.version_file import Version
 from app.regression.linear_model import LinearModel
 from app.regression.sufficient_statistics import Array
@@ -164,7 +170,7 @@ class TablePrediction:
     # Called with each part of the rows that was predicted: the query, the columns that pass through, and the result.
     observe: Callable[[PredictionQuery, Any, PredictionResult], None] | None = None
 
-    def write(self, batches: Iterator[RowBatch], table_format: TableFormat | None, output: SpooledOutput) -> None:
+    def write(self, batches: Iterator[RowBatch], result_format: ResultFormat | None, output: SpooledOutput) -> None:
         """Write the results for all batches, in JSON if there is no format. Discards the output on an error.
 
         Raises InvalidInput.
@@ -172,11 +178,11 @@ class TablePrediction:
         Raises Unavailable if the output cannot be stored.
         """
         model, options = self.version.model, self.options
-        names = _names(self.version, options)
-        _check_options(self.version, options)
-        names_in_rows = table_format is None or table_format.names_in_rows
+        names = result_names(self.version, options)
+        check_options(self.version, options)
+        names_in_rows = result_format is None or result_format.names_in_rows
         row_bytes = _row_bytes(model, options, names, names_in_rows=names_in_rows)
-        writer = self._writer(table_format, output, names)
+        writer = self._writer(result_format, output, names)
         with contextlib.ExitStack() as on_error:
             on_error.callback(output.discard)
             for batch in batches:
@@ -186,7 +192,7 @@ class TablePrediction:
                     result = self._predict(query)
                     if self.observe is not None:
                         self.observe(query, kept, result)
-                    writer.write(kept, _columns(result))
+                    writer.write(kept, result_columns(result))
                     self.rows += len(values)
                     self.missing += result.rows.missing
                     if result.rows.missing and self.uncounted:
@@ -196,9 +202,9 @@ class TablePrediction:
         if self.observer is not None and self.missing:
             self.observer.note_missing(self.version, +self.reasons.gaps, self.reasons.unseen)
 
-    def _writer(self, table_format: TableFormat | None, output: SpooledOutput, names: Sequence[str]) -> TableWriter:
-        if table_format is not None:
-            return table_format.writer(output, self.options.keep, names)
+    def _writer(self, result_format: ResultFormat | None, output: SpooledOutput, names: Sequence[str]) -> TableWriter:
+        if result_format is not None:
+            return result_format.writer(output, self.options.keep, names)
         document = {"model": self.version.card.model, "version": self.version.card.version}
         return JsonDocumentWriter(output, self.options.keep, names, document)
 
@@ -240,7 +246,7 @@ def _row_bytes(model: LinearModel, options: TableOptions, names: Sequence[str], 
     return max(_NUMBER_BYTES * values, text)
 
 
-def _names(version: Version, options: TableOptions) -> Sequence[str]:
+def result_names(version: Version, options: TableOptions) -> Sequence[str]:
     """Return the names of the columns of results. A prediction has its target's name, unless the target is kept.
 
     Raises InvalidInput if two columns would have the same name.
@@ -264,12 +270,12 @@ def _names(version: Version, options: TableOptions) -> Sequence[str]:
     return names
 
 
-def _check_options(version: Version, options: TableOptions) -> None:
+def check_options(version: Version, options: TableOptions) -> None:
     """Raise InvalidInput for an option that the model or the other options do not allow."""
     model = version.model
-    for option in ("interval", "confidence"):
-        if getattr(options.prediction, option) is not None and model.inference_unavailable is not None:
-            raise InvalidInput.of_parameter(option, f"This model has no intervals. {model.inference_unavailable}")
+    if refused := intervals_unavailable(model, options.prediction):
+        option = "confidence" if options.prediction.interval is None else "interval"
+        raise InvalidInput.of_parameter(option, refused)
     if options.weights is not None and (refused := weights_unavailable(model, options.prediction)):
         raise InvalidInput.of_parameter("instance_weights", refused)
     if any(column.name == options.weights and column.kind != "number" for column in version.table.features):
@@ -277,7 +283,7 @@ def _check_options(version: Version, options: TableOptions) -> None:
         raise InvalidInput.of_parameter("instance_weights", message)
 
 
-def _columns(result: PredictionResult) -> Array:
+def result_columns(result: PredictionResult) -> Array:
     """Return predictions and bounds side by side, (n, number of names). A bound that does not exist is NaN."""
     bounds = [bounds for bounds in (result.intervals, result.confidence_intervals) if bounds is not None]
     if not bounds:

@@ -25,12 +25,14 @@ def encode_for_merge(version: Version, min_rows: int) -> bytes:
     if centre is not None:
         moved = (statistics.shift - model.statistics.shift)[: statistics.features]
         centre = centre + model.coef @ moved
-    return encode(_card(version.card), replace(model, statistics=statistics, centre_prediction=centre))
+    return encode(_card(version.card), replace(model, known_statistics=statistics, centre_prediction=centre))
 
 
 def check_disclosure(version: Version, min_rows: int) -> None:
     """Raise Conflict if the statistics of the version are those of too few rows to leave the service."""
     card = version.card
+    if card.imported is not None and not card.has_rows:
+        raise Conflict(f"Version {card.version} was {card.imported.reason}, so it is not exported for a merge.")
     rows = int(min(card.rows, version.model.statistics.effective_rows))
     if rows < min_rows:
         decayed = f", which decay has reduced to the weight of {rows}" if rows < card.rows else ""

@@ -9,11 +9,12 @@ from app import __version__
 from app.data.columns.schema import TableSchema
 from app.data.columns.terms import encoded_terms, term_blocks
 from app.errors import InvalidInput
+from app.registry.origin import Imported
 from app.regression.solvers import Solver
 from app.regression.sufficient_statistics import WeightKind
 
 # Format of the card and tensors of new files. All formats from 1 on are read, and each has a fixture in the tests.
-SCHEMA = 4
+SCHEMA = 5
 
 MAX_SHARES = 1000  # Newest versions listed in a card; the shares of older ones are dropped.
 MAX_NAMED = 10  # Newest versions named in a message.
@@ -59,9 +60,9 @@ class ModelCard:
     job: str | None
     parent: int | None
     solver: Solver
-    rows: int
-    rank: int
-    condition_number: float
+    rows: int  # 0 if they are not known, because the version was imported without statistics
+    rank: int  # 0 if it is not known, as `rows`
+    condition_number: float | None  # None if it is not known, as `rows`
     metrics: dict[str, Any]
     mode: Literal["replace", "update", "forget"] = "replace"  # effect of the job's rows on the parent's
     dropped_rows: int = 0  # rows of the job that were left out because of a gap
@@ -91,12 +92,24 @@ class ModelCard:
     no_diagnostics: str | None = None
     warnings: tuple[str, ...] = ()
     libraries: dict[str, str] = field(default_factory=library_versions)
+    imported: Imported | None = None  # how the version was imported; None if it was trained
     schema: int = SCHEMA
+
+    @property
+    def has_rows(self) -> bool:
+        """True if the statistics are those of rows, to which others can be added."""
+        return self.imported is None or self.imported.given == "statistics"
 
     @property
     def schema_of_rows(self) -> TableSchema:
         """The columns that the version was trained on."""
         return self.table or TableSchema.of_numbers(self.features, self.targets)
+
+    @property
+    def ignored(self) -> frozenset[str]:
+        """Columns of the training rows that are not features. Rows to predict for may have them."""
+        left_out = (column.name for column in self.schema_of_rows.left_out)
+        return frozenset((*self.targets, *self.unused_columns, *left_out)).difference(self.features)
 
     @property
     def encoded_features(self) -> tuple[str, ...]:
@@ -126,6 +139,8 @@ class ModelCard:
 
         A version from before shares were recorded counts as the one that added all of its rows.
         """
+        if not self.has_rows:
+            return None
         if self.mode == "replace" and not self.discounted:
             return {self.version: 1.0}
         if self.earlier_shares is None:

@@ -38,6 +38,7 @@ TENSORS = (
     Tensor("residual_norms", "k"),
     Tensor("unscaled_errors", "1+p", optional=True),
     Tensor("centre_prediction", "k", optional=True),
+    Tensor("stored_centre", "p", optional=True, finite=True),
     Tensor("statistics.effective_rows", "1", finite=True),
     Tensor("statistics.log_weights", "1"),
     Tensor("statistics.operations", "1", finite=True),
@@ -77,17 +78,23 @@ def _sizes(card: ModelCard) -> dict[str, int]:
 
 def model_tensors(model: LinearModel) -> Tensors:
     """Return the tensors of a model and its statistics."""
-    values = {tensor.name: attrgetter(tensor.name)(model) for tensor in TENSORS}
+    names = [name for name, *_ in TENSORS if model.has_statistics or not name.startswith(STATISTICS)]
+    values = {name: attrgetter(name)(model) for name in names}
     # A scalar becomes a tensor of one value.
     return {name: np.ascontiguousarray(value, dtype=np.float64) for name, value in values.items() if value is not None}
 
 
 def tensor_faults(card: ModelCard, tensors: Mapping[str, NDArray[Any]]) -> Iterator[str]:
     """Yield what is wrong with the tensors of a model that has this card."""
+    without = card.imported is not None and card.imported.given == "coefficients"
     for name, dimensions, optional, finite in TENSORS:
         shape = shape_of(dimensions, **_sizes(card))
+        is_statistic = name.startswith(STATISTICS)
+        if without and is_statistic and name in tensors:
+            yield f"{name} is present, although the version was imported without statistics"
         if name not in tensors:
-            if not optional or (name == "unscaled_errors" and card.inference_unavailable is None):
+            needed = not (optional or (without and is_statistic))
+            if needed or (name == "unscaled_errors" and card.inference_unavailable is None):
                 yield f"{name} is missing"
         elif tensors[name].dtype != np.float64 or tensors[name].shape != shape:
             yield f"{name} is {tensors[name].dtype} {tensors[name].shape} and not float64 {shape}"
@@ -100,20 +107,25 @@ def model_of(card: ModelCard, tensors: Tensors) -> LinearModel:
     values: dict[str, Any] = {tensor.name: tensors.get(tensor.name) for tensor in TENSORS}
     names = [name for name in values if name.startswith(STATISTICS)]
     statistics = {name.removeprefix(STATISTICS): values.pop(name) for name in names}
-    statistics |= {name: statistics[name].item() for name in ("effective_rows", "log_weights", "operations")}
-    statistics["operations"] = int(statistics["operations"])
-    if statistics["indicator_rows"] is not None:
-        statistics["indicator_rows"] = statistics["indicator_rows"].astype(np.int64)
     return LinearModel(
         features=card.encoded_features,
         targets=card.targets,
-        statistics=_statistics_of(card, rows=card.rows, untracked=card.untracked, **statistics),
+        known_statistics=None if statistics["factor"] is None else _all_rows(card, statistics),
         terms=card.encoded_terms,
         has_intercept=getattr(card.solver, "fit_intercept", True),
         inference_unavailable=card.inference_unavailable,
-        stored_rank=card.rank if len(card.columns) > WIDE else None,
+        stored_rank=card.rank if len(card.columns) > WIDE or statistics["factor"] is None else None,
         **values,
     )
+
+
+def _all_rows(card: ModelCard, values: dict[str, Any]) -> SufficientStatistics:
+    """Return the statistics of all rows with these tensors, by the attributes that they hold."""
+    values |= {name: values[name].item() for name in ("effective_rows", "log_weights", "operations")}
+    values["operations"] = int(values["operations"])
+    if values["indicator_rows"] is not None:
+        values["indicator_rows"] = values["indicator_rows"].astype(np.int64)
+    return _statistics_of(card, rows=card.rows, untracked=card.untracked, **values)
 
 
 def _statistics_of(card: ModelCard, **values: Any) -> SufficientStatistics:

@@ -1,14 +1,12 @@
 """Read version files from elsewhere, which may be damaged or made to do harm.
 
 Sizes are checked before anything is read, and everything is checked before anything is computed. Only the columns and
-the statistics of a file are used: its coefficients, metrics and warnings are not.
+the statistics of a file are used, and its coefficients by an import: its metrics and warnings are not.
 """
 
 import hashlib
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import dataclass
 from typing import Annotated, Any, BinaryIO, Literal
 
 import msgspec
@@ -16,31 +14,31 @@ import numpy as np
 from msgspec import Meta
 from numpy.typing import NDArray
 
-from app.data.columns.schema import PLAIN, Column, TableSchema
-from app.data.columns.terms import encoded_terms, term_blocks
-from app.data.columns.text_profile import MAX_LEVEL_LENGTH, MAX_LEVELS
-from app.data.names import MAX_NAME_LENGTH, MAX_NAMES, check_names, shown
 from app.errors import InvalidInput
-from app.registry.foreign_statistics import statistics_faults
+from app.registry.foreign_card import (
+    STATISTICS_READ,
+    ForeignCard,
+    InvalidStatistics,
+    card_faults,
+    checked_statistics,
+)
 from app.registry.model_card import SCHEMA
+from app.registry.origin import reason_of
 from app.registry.tensors import FOLD_TENSORS, STATISTICS, TENSORS, shape_of
 from app.registry.version_file import MAX_FILE_BYTES
-from app.regression.errors import InvalidTerms
-from app.regression.sufficient_statistics import SufficientStatistics, WeightKind
-from app.regression.terms import parse_terms
+from app.regression.sufficient_statistics import SufficientStatistics
 
 MAX_HEADER_BYTES = 16 << 20  # Bytes of the header of a file, which has the card.
 MAX_OBJECTS = 100_000  # JSON objects in a card. Decoded, a column takes thirty times the bytes of a short text.
-MAX_TEXTS = 100  # Texts that mark a gap, or signs, of one column.
-MAX_COEFFICIENTS = 200_000  # Most coefficients of a model.
 OLDEST_SCHEMA = 3  # Oldest format that is read. Earlier ones have other tensors.
 CHUNK_BYTES = 1 << 20  # Bytes hashed at a time.
 _LENGTH_BYTES = 8  # Bytes of the length of the header.
 _NUMBER_BYTES = 8
 _REMEDY = "Export it again."
 
-# The tensors that are read. The others only enter the checksum.
-_READ = tuple(tensor.name for tensor in TENSORS if tensor.name.startswith(STATISTICS))
+# The tensors that are read: the statistics, and the coefficients for an import. The others only enter the checksum.
+_COEFFICIENTS = ("coef", "intercept", "centre_prediction", "stored_centre")
+_READ = (*_COEFFICIENTS, *STATISTICS_READ)
 
 
 class _Entry(msgspec.Struct, forbid_unknown_fields=True):
@@ -64,48 +62,19 @@ _Header = msgspec.defstruct(
 )
 
 
-class _Solver(msgspec.Struct, frozen=True):
-    l2: Annotated[float, Meta(ge=0)] = 0.0
-    fit_intercept: bool = True
-
-
-class ForeignCard(msgspec.Struct, frozen=True, dict=True):
-    """The fields of a card that are used. All others are ignored."""
-
-    features: tuple[str, ...]
-    targets: tuple[str, ...]
-    rows: Annotated[int, Meta(ge=1, le=2**53)]
-    schema: int
-    table: TableSchema | None = None
-    terms: tuple[str, ...] = ()
-    weight_kind: WeightKind = "precision"
-    discounted: bool = False
-    untracked: bool = False
-    solver: _Solver = _Solver()
-
-    @cached_property
-    def schema_of_rows(self) -> TableSchema:
-        """The columns, as they are described in any file: without the dialect and the columns that were left out."""
-        table = self.table or TableSchema.of_numbers(self.features, self.targets)
-        return replace(table, dialect=PLAIN, left_out=(), rows=0, incomplete_rows=0)
-
-    @cached_property
-    def columns(self) -> tuple[str, ...]:
-        """The columns of the model: terms or features, encoded."""
-        return encoded_terms(self.terms, self.schema_of_rows) or self.schema_of_rows.encoded_features
-
-    @property
-    def blocks(self) -> tuple[slice, ...]:
-        """The places of the indicator columns in `columns`."""
-        return term_blocks(self.terms, self.schema_of_rows)
-
-
 @dataclass(frozen=True, eq=False)
 class ForeignVersion:
     """The checked content of a version file from elsewhere."""
 
     card: ForeignCard
-    statistics: SufficientStatistics
+    tensors: dict[str, NDArray[np.float64]]  # those that are read
+    known_statistics: SufficientStatistics | None  # None if the version was imported there without statistics
+
+    @property
+    def statistics(self) -> SufficientStatistics:
+        """The statistics of a version that has some, as every version for a merge has."""
+        assert self.known_statistics is not None
+        return self.known_statistics
 
 
 def header_bytes(file: BinaryIO, offset: int) -> int:
@@ -150,7 +119,19 @@ class ForeignFile:
                     digest.update(self._read(min(CHUNK_BYTES, size - start)))
         if digest.hexdigest() != self.checksum:
             raise self._invalid("is altered: its checksum is wrong")
-        return ForeignVersion(self.card, self._statistics(tensors))
+        return ForeignVersion(self.card, tensors, self._statistics(tensors) if self.has_statistics else None)
+
+    @property
+    def has_statistics(self) -> bool:
+        """True if the file has the statistics of rows, or those that follow from a covariance."""
+        return self.card.imported is None or self.card.imported.given != "coefficients"
+
+    def check_has_rows(self) -> None:
+        """Raise InvalidInput if the statistics are not those of rows."""
+        imported = self.card.imported
+        if imported is not None and imported.given != "statistics":
+            reason = reason_of(imported.given)
+            raise InvalidInput(f"{self.label} has a version that was {reason}, so it cannot be merged.")
 
     @property
     def memory(self) -> int:
@@ -191,7 +172,7 @@ class ForeignFile:
             card = msgspec.json.decode(self._text, type=ForeignCard)
         except (msgspec.MsgspecError, UnicodeError, RecursionError):
             raise self._invalid("has a card that cannot be read") from None
-        if fault := next(_card_faults(card), None):
+        if fault := next(card_faults(card), None):
             raise self._invalid(f"has a card that this service could not have written: {fault}")
         return card
 
@@ -199,34 +180,19 @@ class ForeignFile:
         for name, dimensions, optional, _ in TENSORS:
             entry = self._entries.get(name)
             shape = shape_of(dimensions, p=len(self.card.columns), k=len(self.card.targets))
-            if entry is None and not (optional or not name.startswith(STATISTICS)):
+            needed = name.startswith(STATISTICS) and self.has_statistics
+            if entry is None and needed and not optional:
                 raise self._invalid(f"lacks {name}")
+            if entry is not None and name.startswith(STATISTICS) and not self.has_statistics:
+                raise self._invalid(f"has {name}, although it was imported without statistics")
             if entry is not None and tuple(entry.shape) != shape:
                 raise self._invalid(f"has a tensor {name} of another shape than {shape}")
 
     def _statistics(self, tensors: dict[str, NDArray[np.float64]]) -> SufficientStatistics:
-        values: dict[str, Any] = {name.removeprefix(STATISTICS): tensors.get(name) for name in _READ}
-        for name in ("effective_rows", "log_weights", "operations"):
-            values[name] = values[name].item()
-        counts = values.pop("indicator_rows")
-        card = self.card
-        statistics = SufficientStatistics(
-            features=len(card.columns),
-            rows=card.rows,
-            weight_kind=card.weight_kind,
-            discounted=card.discounted,
-            untracked=card.untracked,
-            **values,
-        )
-        with np.errstate(all="ignore"):  # the checks expect any value
-            fault = next(statistics_faults(statistics, counts, card.blocks), None)
-        if fault:
-            raise self._invalid(f"has statistics that no rows have: {fault}")
-        return replace(
-            statistics,
-            operations=int(statistics.operations),
-            indicator_rows=None if counts is None else counts.astype(np.int64),
-        )
+        try:
+            return checked_statistics(self.card, tensors)
+        except InvalidStatistics as error:
+            raise self._invalid(f"has statistics that no rows have: {error}") from None
 
     def _invalid(self, fault: str) -> InvalidInput:
         return InvalidInput(f"{self.label} {fault}. {_REMEDY}")
@@ -234,60 +200,3 @@ class ForeignFile:
 
 class _Schema(msgspec.Struct):
     schema: int
-
-
-def _card_faults(card: ForeignCard) -> Iterator[str]:
-    """Yield what is wrong with a card. Later checks rely on the earlier ones."""
-    if max(len(card.features), len(card.targets), len(card.terms)) > MAX_NAMES:
-        yield f"it has more than {MAX_NAMES} features, targets or terms"
-    try:
-        check_names(card.features, card.targets)
-    except InvalidInput as error:
-        yield error.details[0].message.rstrip(".")
-    table = card.schema_of_rows
-    if tuple(column.name for column in (*table.features, *table.targets)) != (*card.features, *card.targets):
-        yield "its table has other features or targets"
-    for column in table.numbers:
-        yield from (f"the column {shown(column.name)} {fault}" for fault in _column_faults(column))
-    for column in table.targets:
-        if column.kind not in ("number", "boolean") or column.missing not in ("drop", "refuse"):
-            yield f"the target {shown(column.name)} is not a number"
-    yield from _design_faults(card, table)
-    if not math.isfinite(card.solver.l2):
-        yield "its penalty is not finite"
-
-
-def _design_faults(card: ForeignCard, table: TableSchema) -> Iterator[str]:
-    encoded = sum(len(column.levels) + 1 for column in table.features)
-    if encoded > 2 * MAX_NAMES + len(card.features):
-        yield f"it has more than {MAX_NAMES} columns"
-    if len(set(table.encoded_features)) < len(table.encoded_features):
-        yield "the columns of its design are not distinct"
-    try:
-        parse_terms(encoded_terms(card.terms, table), table.encoded_features)
-    except InvalidTerms:
-        yield "its terms cannot be made from its features"
-    if not 0 < len(card.columns) <= MAX_NAMES or len(card.columns) * len(card.targets) > MAX_COEFFICIENTS:
-        yield "it has no columns or too many"
-
-
-def _column_faults(column: Column) -> Iterator[str]:
-    if not 0 < len(column.name) <= MAX_NAME_LENGTH:
-        yield "has a name that is too long"
-    if bool(column.levels) != (column.kind == "category"):
-        yield "has levels and is no category, or is a category without levels"
-    if len(column.levels) > MAX_LEVELS or len(set(column.levels)) < len(column.levels):
-        yield "has too many levels, or one twice"
-    if any(len(level) > MAX_LEVEL_LENGTH for level in column.levels):
-        yield "has a level that is too long"
-    texts = (*column.na, *column.strip)
-    if len(texts) > MAX_TEXTS or any(len(text) > MAX_LEVEL_LENGTH for text in texts):
-        yield "has too many texts that mark gaps"
-    if isinstance(column.fill, str) and len(column.fill) > MAX_LEVEL_LENGTH:
-        yield "has a constant that is too long"
-    if isinstance(column.fill, str) and column.kind != "category":
-        yield "has a constant of another kind"
-    if isinstance(column.fill, float | int) and not math.isfinite(column.fill):
-        yield "has a constant that is not finite"
-    if column.kind != "category" and column.missing in ("fill", "indicator") and column.fill is None:
-        yield "has no constant for its gaps"

@@ -90,8 +90,7 @@ class Version:
     @cached_property
     def ignored(self) -> frozenset[str]:
         """Columns of the training rows that are not features. Rows to predict for may have them."""
-        left_out = (column.name for column in self.table.left_out)
-        return frozenset((*self.card.targets, *self.card.unused_columns, *left_out)).difference(self.card.features)
+        return self.card.ignored
 
     @cached_property
     def table(self) -> TableSchema:
@@ -289,7 +288,8 @@ def _card_faults(card: ModelCard) -> Iterator[str]:
         parse_terms(card.encoded_terms, card.encoded_features)
     except InvalidTerms:
         yield "its terms cannot be made from its features"
-    if card.rows < 1:
+    without = card.imported is not None and card.imported.given == "coefficients"
+    if (card.rows < 1) != without:
         yield f"it has {card.rows} rows"
     yield from diagnostics_faults(card.diagnostics, card.targets)
 

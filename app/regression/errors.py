@@ -13,6 +13,7 @@ FitError
 ├── PredictionTooLarge      a prediction outside the range of 64-bit numbers
 ├── Diverged                gradient descent diverged
 ├── InaccurateCoefficients  coefficients that rounding has changed too much
+├── StatisticsUnknown       a model that came without the summary of its training rows
 └── DeviceUnavailable       no device of the requested type
 """
 
@@ -97,6 +98,11 @@ class Diverged(FitError):
 
 class InaccurateCoefficients(FitError):
     pass
+
+
+class StatisticsUnknown(FitError):
+    def __init__(self) -> None:
+        super().__init__("The model was imported without statistics.")
 
 
 class DeviceUnavailable(FitError):

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.regression.design import Design
-from app.regression.errors import PredictionTooLarge
+from app.regression.errors import PredictionTooLarge, StatisticsUnknown
 from app.regression.ordered_sum import MAX_ORDERED, OrderedSum
 from app.regression.sufficient_statistics import EPSILON, Array, SufficientStatistics, column_norms
 from app.regression.terms import Factors, expand, parse_terms
@@ -22,8 +22,8 @@ MIN_SERIAL_ROWS = 64  # Rows at a time below which a product is left to several 
 MAX_PYTHON_MULTIPLIES = 100  # Products of a value and a coefficient up to which plain Python is faster than numpy.
 TYPICAL_REACH = 3.0  # Standard deviations within which most values of a column are, if its range is not known.
 RANGES_UNKNOWN = (
-    "The ranges of some columns in training are not known: rows were merged from a file that has none. Values outside "
-    "of these ranges are not noticed."
+    "The ranges of some columns in training are not known, because a file that was merged or imported has none. "
+    "Values outside of these ranges are not noticed."
 )
 PLAIN_ERROR = 1e-10  # Error of a prediction, in residual deviations, up to which the plain form is accurate enough.
 
@@ -41,14 +41,15 @@ class Extrapolation:
 class LinearModel:
     """Predict k targets from p features: y = coef x + intercept, or coef times q terms made from x.
 
-    With terms, p in shapes of coefficients, statistics, contributions and extrapolation is q.
+    With terms, p in shapes of coefficients, statistics, contributions and extrapolation is q. Without statistics, the
+    means of the columns count as 0, and intervals, leverages and extrapolation raise StatisticsUnknown.
     """
 
     features: tuple[str, ...]
     targets: tuple[str, ...]
     coef: Array  # (k, p), a row for each target, as in nn.Linear
     intercept: Array  # (k,)
-    statistics: SufficientStatistics
+    known_statistics: SufficientStatistics | None  # None for a model that was fitted elsewhere and came without them
     residual_norms: Array  # (k,), square root of the training rows' RSS; NaN if withheld
     unscaled_errors: Array | None = None  # (1 + p,), see `Fit`
     centre_prediction: Array | None = None  # (k,), prediction at the shift of the statistics; None if unknown
@@ -56,6 +57,19 @@ class LinearModel:
     terms: tuple[str, ...] = ()  # q terms, see app.regression.terms; empty if the columns are the features
     inference_unavailable: str | None = None  # reason why inference is not valid; None if it is
     stored_rank: int | None = None  # the rank, if it is known without decomposing the design
+    stored_centre: Array | None = None  # (p,), the shift of a model without statistics, if it has a centre prediction
+
+    @property
+    def has_statistics(self) -> bool:
+        """True if the summary of the training rows is known. Without it, the model can only predict and explain."""
+        return self.known_statistics is not None
+
+    @property
+    def statistics(self) -> SufficientStatistics:
+        """The summary of the training rows. Raises StatisticsUnknown if the model came without it."""
+        if self.known_statistics is None:
+            raise StatisticsUnknown
+        return self.known_statistics
 
     @property
     def rank(self) -> int:
@@ -67,9 +81,17 @@ class LinearModel:
         return self.statistics.effective_rows - self.rank
 
     @property
+    def ranges(self) -> tuple[Array, Array]:
+        """The minimum and the maximum of each column in training, (p,) each; NaN if they are not known."""
+        if self.known_statistics is None:
+            unknown = np.full(len(self.columns), np.nan)
+            return unknown, unknown
+        return self.known_statistics.minimum, self.known_statistics.maximum
+
+    @property
     def unknown_ranges(self) -> NDArray[np.bool_]:
         """Return for each column, (p,), whether its training range is not known."""
-        return np.isnan(self.statistics.minimum)
+        return np.isnan(self.ranges[0])
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -107,18 +129,23 @@ class LinearModel:
 
     @property
     def mean_prediction(self) -> Array:
-        """Prediction at the mean of the training rows, (k,)."""
+        """Prediction at the mean of the training rows, (k,); the intercept if their mean is not known."""
+        if self.known_statistics is None:
+            return self.intercept
         if self.centre_prediction is None:
             return np.asarray(self.coef @ (self._shift + self._offset) + self.intercept)
         return np.asarray(self.coef @ self._offset + self.centre_prediction)
 
     def contributions(self, x: Array) -> Array:
-        """Return coef_j (x_j - mean_j), (m, k, p). Their sum over p is the prediction minus the mean prediction."""
+        """Return coef_j (x_j - mean_j), (m, k, p). Their sum over p is the prediction minus the mean prediction.
+
+        A mean that is not known counts as 0.
+        """
         return np.asarray(self._deviations(self._expanded(x))[:, np.newaxis, :] * self.coef)
 
     def _deviations(self, columns: Array) -> Array:
         """Return the deviations from the mean. It is the sum of shift and offset, which would be rounded."""
-        return columns - self._shift - self._offset
+        return columns if self.known_statistics is None else columns - self._shift - self._offset
 
     def interval(
         self, x: Array, level: float, *, of_mean: bool = False, observation_weights: Array | None = None
@@ -206,31 +233,39 @@ class LinearModel:
         """Return start + coef (x - centre), (m, k), for rows of columns (m, p)."""
         if self.coef.size <= MAX_ORDERED:
             return self._ordered.sum_rows(columns)
-        if self._centre is not None:
-            columns = columns - self._centre
+        if self.centre is not None:
+            columns = columns - self.centre
         # The result has the memory layout of the columns.
         y = (self.coef @ columns.T).T if columns.flags.f_contiguous else columns @ self.coef.T
-        y += self._start
+        y += self.start
         return np.asarray(y)
 
     @cached_property
-    def _centre(self) -> Array | None:
+    def centre(self) -> Array | None:
+        """Values of the columns, (p,), that predictions subtract first; None if the plain form is accurate enough."""
+        if self.known_statistics is None:
+            return self.stored_centre
         return self._shift if _needs_centre(self) else None
 
     @cached_property
-    def _start(self) -> Array:
+    def start(self) -> Array:
         """Prediction at the centre, (k,)."""
-        if self._centre is None or self.centre_prediction is None:
+        if self.centre is None or self.centre_prediction is None:
             return self.intercept
         return self.centre_prediction
 
     @cached_property
     def _ordered(self) -> OrderedSum:
-        return OrderedSum(self.coef, self._start, self._centre)
+        return OrderedSum(self.coef, self.start, self.centre)
 
     @cached_property
     def _factors(self) -> list[Factors]:
         return parse_terms(self.terms, self.features)
+
+    @cached_property
+    def shift(self) -> Array | None:
+        """Values of the columns, (p,), at which the prediction is `centre_prediction`; None if they are not known."""
+        return self.stored_centre if self.known_statistics is None else self._shift
 
     @cached_property
     def _shift(self) -> Array:

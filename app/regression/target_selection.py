@@ -20,9 +20,10 @@ def with_targets(model: LinearModel, kept: Sequence[int]) -> LinearModel:
         intercept=model.intercept[chosen],
         residual_norms=model.residual_norms[chosen],
         centre_prediction=None if centre is None else centre[chosen],
-        statistics=_with_targets(model.statistics, kept),
+        known_statistics=_with_targets(model.statistics, kept) if model.has_statistics else None,
     )
-    vars(found)["design"] = model.design  # a cached property, which does not depend on targets
+    if model.has_statistics:
+        vars(found)["design"] = model.design  # a cached property, which does not depend on targets
     return found
 
 

@@ -46,6 +46,7 @@ class BoundedConnection(HttpToolsProtocol):
         self._is_closing = False  # further input is discarded
         self._has_ended = False  # the client has sent EOF
         # Per request
+        self.url = b""  # the target, also before the first request
         self._overhead_bytes = 0  # bytes of an incomplete head, or bytes since the last part of the body
         self._body_bytes = 0
         self._checked_bytes = 0  # bytes of the body at the last check of the deadlines
@@ -111,7 +112,7 @@ class BoundedConnection(HttpToolsProtocol):
             if self.cycle.response_started:
                 self.transport.close()
                 return
-        headers, body = self._hooks.reject(error, self.client[0] if self.client else None)
+        headers, body = self._hooks.reject(error, self.client[0] if self.client else None, self.url)
         lines = [b"%b: %b\r\n" % header for header in [*self.server_state.default_headers, *headers, CLOSE]]
         self.transport.write(b"".join([STATUS_LINE[error.status], *lines, b"\r\n", body]))
         self.transport.close()

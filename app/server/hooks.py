@@ -1,6 +1,7 @@
 """The interface between connections and the application. The server knows nothing else of the application."""
 
 import asyncio
+from collections.abc import Mapping
 from typing import Protocol, TypeAlias, TypedDict
 
 from app.server.admission import ConnectionAdmission
@@ -21,6 +22,8 @@ REJECTIONS = {
 }
 
 Headers: TypeAlias = list[tuple[bytes, bytes]]
+# A request id, and the length of the JSON at the beginning of the body if other bytes follow it, otherwise 0.
+Match: TypeAlias = tuple[bytes, int]
 
 
 class ProtocolError(Exception):
@@ -37,15 +40,13 @@ class ProtocolError(Exception):
 class FastPath(Protocol):
     """Answers one kind of POST request without ASGI."""
 
-    target: bytes  # the path, without a query
     max_bytes: int  # longest body
-    is_open: bool
 
-    def match(self, headers: Headers) -> bytes | None:
-        """Return the request id of a request with these headers, or None if it is not eligible."""
+    def match(self, headers: Headers) -> Match | None:
+        """Return the values of a request with these headers that `answer` needs, or None if it is not eligible."""
 
     def answer(
-        self, body: bytes, request_id: bytes, started: float, default_headers: Headers
+        self, body: bytes, request_id: bytes, started: float, default_headers: Headers, json_bytes: int
     ) -> tuple[bytes, bytes] | None:
         """Return the head of the response, with its final blank line, and its body; or None if it is not eligible.
 
@@ -63,8 +64,11 @@ class ConnectionHooks(Protocol):
     def reserve(self, before: int, now: int) -> bool:
         """Change the memory reservation of a connection. Return False if too little memory is left."""
 
-    def reject(self, error: ProtocolError, client: str | None) -> tuple[Headers, bytes]:
-        """Log and count a rejected request. Return the headers and the body of the response."""
+    def reject(self, error: ProtocolError, client: str | None, target: bytes) -> tuple[Headers, bytes]:
+        """Log and count a rejected request. Return the headers and the body of the response.
+
+        `target` is empty if it has not arrived.
+        """
 
 
 class ConnectionState(TypedDict):
@@ -72,4 +76,4 @@ class ConnectionState(TypedDict):
 
     hooks: ConnectionHooks
     admission: ConnectionAdmission
-    fast_path: FastPath | None
+    fast_paths: Mapping[bytes, FastPath]  # by their targets: paths without a query

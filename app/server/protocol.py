@@ -1,21 +1,27 @@
 """Requests of a connection: parse, admit, then answer on the fast path or pass to uvicorn."""
 
+import asyncio
 import logging
 import re
 import time
+from collections.abc import Mapping
 from functools import lru_cache
+from types import MappingProxyType
 from typing import Any
 
 import httptools
 
 from app.server.clocks import Awaiting
 from app.server.connection import CLOSE, BoundedConnection
-from app.server.hooks import MAX_HEAD_BYTES, MAX_HEADERS, MAX_TARGET_BYTES, FastPath, ProtocolError
+from app.server.forwarded import forwarded_prefix, trusts
+from app.server.hooks import MAX_HEAD_BYTES, MAX_HEADERS, MAX_TARGET_BYTES, FastPath, Match, ProtocolError
 
 # Bytes parsed per slice, to bound what one read adds before the limits are checked.
 SLICE_BYTES = 16 << 10
 # Bytes without a complete head, or without more of the body, after which a request is rejected.
 MAX_OVERHEAD_BYTES = 2 * MAX_HEAD_BYTES
+
+NO_FAST_PATHS: Mapping[bytes, FastPath] = MappingProxyType({})
 
 _HOST = re.compile(rb"[A-Za-z0-9._~!$&'()*+,;=%-]*(?::\d{0,5})?|\[[0-9A-Fa-f:.]+\](?::\d{0,5})?")
 _BODY_HEADERS = {b"content-length", b"transfer-encoding"}
@@ -30,15 +36,23 @@ class BoundedHttpProtocol(BoundedConnection):
 
     def __init__(self, *args: Any, **named: Any) -> None:
         super().__init__(*args, **named)
-        fast_path: FastPath | None = self.app_state["fast_path"]
+        fast_paths: Mapping[bytes, FastPath] = self.app_state["fast_paths"]
         logs_each = self.access_log and self.access_logger.isEnabledFor(logging.INFO)
-        self._fast_path = fast_path if fast_path is not None and fast_path.is_open and not logs_each else None
+        self._fast_paths = NO_FAST_PATHS if logs_each else fast_paths
+        # Per connection
+        self._usual_root_path = self.root_path
+        self._is_proxy = False  # A proxy whose headers are believed is connected.
         # Per request
+        self._fast_path: FastPath | None = None  # that of the request's target
         self._head_bytes = 0  # bytes of complete headers
         self._hosts = 0
         self._has_other_coding = False  # a Transfer-Encoding other than chunked
-        self._fast_path_request_id: bytes | None = None  # set while the request is eligible for the fast path
+        self._match: Match | None = None  # set while the request is eligible for the fast path
         self._answer: tuple[bytes, bytes] | None = None  # response of the fast path, not yet written
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn's
+        super().connection_made(transport)
+        self._is_proxy = trusts(self.app, self.client)
 
     def data_received(self, data: bytes) -> None:
         if self._is_closing:
@@ -125,10 +139,9 @@ class BoundedHttpProtocol(BoundedConnection):
         self._overhead_bytes = 0
         version = self.parser.get_http_version()
         self._check_head(version)
-        fast_path = self._fast_path
+        fast_path = self._fast_path = self._fast_paths.get(self.url)
         if (
             fast_path is not None
-            and self.url == fast_path.target
             and self.parser.get_method() == b"POST"
             and self.parser.should_keep_alive()
             and version == "1.1"
@@ -137,8 +150,8 @@ class BoundedHttpProtocol(BoundedConnection):
             and not self.flow.write_paused
             and not self._stopping.is_set()
         ):
-            self._fast_path_request_id = fast_path.match(self.headers)
-        if self._fast_path_request_id is None:
+            self._match = fast_path.match(self.headers)
+        if self._match is None:
             self._begin()
 
     def _check_head(self, version: str) -> None:
@@ -161,7 +174,7 @@ class BoundedHttpProtocol(BoundedConnection):
     def on_body(self, body: bytes) -> None:
         self._body_bytes += len(body)
         self._overhead_bytes = 0
-        if self._fast_path_request_id is None:
+        if self._match is None:
             super().on_body(body)
             return
         self._kept += body
@@ -170,11 +183,11 @@ class BoundedHttpProtocol(BoundedConnection):
 
     def on_message_complete(self) -> None:
         self._clock.awaiting = Awaiting.NOTHING
-        request_id = self._fast_path_request_id
-        if request_id is not None and self._fast_path is not None:
+        if self._match is not None and self._fast_path is not None:
             if not self._stopping.is_set():  # Otherwise, the response needs `Connection: close`.
+                request_id, json_bytes = self._match
                 body, started, headers = bytes(self._kept), self._clock.since, self.server_state.default_headers
-                self._answer = self._fast_path.answer(body, request_id, started, headers)
+                self._answer = self._fast_path.answer(body, request_id, started, headers, json_bytes)
             if self._answer is not None:
                 return
             self._fall_back()
@@ -184,7 +197,7 @@ class BoundedHttpProtocol(BoundedConnection):
 
     def _write_answer(self, head: bytes, body: bytes) -> None:
         """Write the response of the fast path."""
-        self._answer = self._fast_path_request_id = None
+        self._answer = self._match = None
         self._kept.clear()
         self.server_state.total_requests += 1
         if self._is_closing:
@@ -196,6 +209,8 @@ class BoundedHttpProtocol(BoundedConnection):
 
     def _begin(self) -> None:
         """Pass the request to uvicorn."""
+        prefix = forwarded_prefix(self.headers) if self._is_proxy else None
+        self.root_path = self.scope["root_path"] = self._usual_root_path if prefix is None else prefix
         super().on_headers_complete()
         # The response has `Connection: close` if the worker stops, so that the client asks another one, and if the
         # client waits for `100 Continue`, because then it may never send the body.
@@ -204,7 +219,7 @@ class BoundedHttpProtocol(BoundedConnection):
 
     def _fall_back(self) -> None:
         """Pass a request that is not eligible after all to uvicorn, with the part of its body that is here."""
-        self._fast_path_request_id = None
+        self._match = None
         self._begin()
         if self._kept:
             super().on_body(bytes(self._kept))
@@ -212,7 +227,7 @@ class BoundedHttpProtocol(BoundedConnection):
 
     def _drop_input(self) -> None:
         super()._drop_input()
-        self._fast_path_request_id = None
+        self._match = None
 
     def on_response_complete(self) -> None:
         if self._is_closing:
@@ -233,7 +248,7 @@ class BoundedHttpProtocol(BoundedConnection):
         return False
 
     def shutdown(self) -> None:
-        if self._fast_path_request_id is not None:
+        if self._match is not None:
             self._fall_back()
         super().shutdown()
 

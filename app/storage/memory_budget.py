@@ -105,16 +105,21 @@ class Reservation:
         """
         size, large = self._bytes + count, self._budget.large_limit
         if not self._budget.try_reserve(count, self._budget.request_limit if size <= LARGE_BODY else large):
-            if size > large:
-                raise BodyTooLarge(
-                    f"This request needs about {size} bytes of memory, and a request may have {large} in this service. "
-                    "Send fewer rows or columns at once, or raise LINSERVE_WORKER_MEMORY if the model itself is wide."
-                )
+            self.check_allowed(count)
             raise WorkerBusy(
                 f"Other requests use the memory of this worker: this one needs about {count} bytes more of the "
                 f"{large} that all may have. Send it again later."
             )
         self._bytes = size
+
+    def check_allowed(self, count: int) -> None:
+        """Raise BodyTooLarge if no request may have `count` more bytes than this one has now."""
+        size, large = self._bytes + count, self._budget.large_limit
+        if size > large:
+            raise BodyTooLarge(
+                f"This request needs about {size} bytes of memory, and a request may have {large} in this service. "
+                "Send fewer rows or columns at once, or raise LINSERVE_WORKER_MEMORY if the model itself is wide."
+            )
 
     def try_reserve(self, count: int) -> bool:
         """Reserve `count` more bytes for data that can spill to a file. Return False if there is too little left."""

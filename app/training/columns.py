@@ -27,6 +27,7 @@ from app.training.initial_coefficients import check_start_columns
 from app.training.parent import (
     NO_START,
     changes_listed,
+    check_has_rows,
     column_changes,
     has_columns_of,
     other_columns,
@@ -178,6 +179,7 @@ def check_versions(request: TrainingRequest, current: Version | None, registry: 
     if request.mode != "replace":
         if current is None:
             raise InvalidInput.at("/mode", f"The model has no current version to {request.mode}.")
+        check_has_rows(current.card)
         resolved(request, current.card)
         if request.mode == "forget":
             share_to_forget(current.card, request.trained_in, request.share)

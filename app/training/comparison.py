@@ -68,7 +68,7 @@ def compare(
     coefficients = coefficients_on(version, schema, columns)
     centre, at_centre = None, coefficients.intercept
     if current.centre_prediction is not None and current.columns == columns:
-        centre, at_centre = current.statistics.shift[: len(current.columns)], current.centre_prediction
+        centre, at_centre = current.shift, current.centre_prediction
     better = validation.apart.is_as_good_as(
         validation.data.residual_norms(coefficients.coef, at_centre, centre),
         coefficients=result.optimum.design.effective_coefficients(getattr(result.solver, "l2", 0.0)),

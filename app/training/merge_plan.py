@@ -11,6 +11,7 @@ from pathlib import Path
 from app.data.columns.limits import check_design
 from app.errors import InvalidInput
 from app.registry.base import ModelReader
+from app.registry.origin import no_rows
 from app.registry.untrusted import MAX_HEADER_BYTES, ForeignFile, header_bytes
 from app.training.columns import check_versions, current_version
 from app.training.request import TrainingRequest
@@ -37,8 +38,11 @@ def plan_merge(
     current = current_version(registry, draft.model, draft.mode)
     if draft.mode == "forget":
         check_versions(draft, current, registry)
+    elif current is not None and current.card.imported is not None and not current.card.has_rows:
+        raise InvalidInput(no_rows(current.card.version, current.card.imported))
     united = None if current is None else UnitedColumns.of(current.card)
     for file in files_of(path, reserved):
+        file.check_has_rows()
         if file.card.rows < min_rows:
             raise InvalidInput(
                 f"{file.label} has {file.card.rows} row(s), and this service merges files of at least {min_rows} rows "

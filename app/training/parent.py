@@ -14,10 +14,11 @@ from app.data.names import unquoted
 from app.errors import Conflict, InvalidInput, ModelFileInvalid, ModelNotFound
 from app.registry.base import ModelPublisher, ParentChanged
 from app.registry.model_card import ModelCard, share_to_forget
+from app.registry.origin import no_rows
 from app.registry.version_file import Version
 from app.regression.cross_validation import FoldStatistics
 from app.regression.linear_model import LinearModel
-from app.regression.solvers import Exact, GradientDescent, Start, with_options
+from app.regression.solvers import Exact, GradientDescent, Imported, Start, with_options
 from app.regression.sufficient_statistics import WeightKind
 from app.training.progress import ProgressReporter
 from app.training.request import TrainingRequest
@@ -37,6 +38,12 @@ class NamedColumns(Protocol):
     def targets(self) -> tuple[str, ...]: ...
 
 
+def check_has_rows(card: ModelCard) -> None:
+    """Raise InvalidInput if no rows can be added to a version, because it was imported without exact statistics."""
+    if card.imported is not None and not card.has_rows:
+        raise InvalidInput.at("/mode", no_rows(card.version, card.imported))
+
+
 @dataclass(frozen=True, eq=False)
 class BaseVersion:
     """The version that an update adds rows to, or a forget takes rows out of."""
@@ -49,7 +56,11 @@ class BaseVersion:
 
     @classmethod
     def of(cls, version: Version, request: TrainingRequest) -> "BaseVersion":
-        """Return the version as the request's base. Raises InvalidInput if the share of its rows is not known."""
+        """Return the version as the request's base.
+
+        Raises InvalidInput if its rows, or their share, are not known.
+        """
+        check_has_rows(version.card)
         if request.mode == "forget":
             return cls(version, "forget", share_to_forget(version.card, request.trained_in, request.share))
         age = datetime.now(UTC) - datetime.fromisoformat(version.card.created_at)
@@ -230,7 +241,7 @@ def resolved(request: TrainingRequest, base: ModelCard | None) -> TrainingReques
 
 def differences(request: TrainingRequest, base: ModelCard) -> Iterator[str]:
     """Yield a warning for each option of the exact solver that was given another value than the base has."""
-    solver, theirs = request.solver, base.solver if isinstance(base.solver, Exact) else Exact()
+    solver, theirs = request.solver, base.solver if isinstance(base.solver, Exact | Imported) else Exact()
     if not isinstance(solver, Exact):
         return
     if solver.l2 != theirs.l2 and not request.choose_l2:

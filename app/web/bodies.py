@@ -49,7 +49,7 @@ async def content_type(request: Request, *accepted: str) -> str:
 
     Raises UnsupportedMediaType if it is missing, repeated, or not one of the `accepted` types.
     """
-    received: Received = await _unless_disconnected(recognise(request, accepted))
+    received: Received = await unless_disconnected(recognise(request, accepted))
     request.state.received = received
     if received.media_type is None and received.is_form:
         raise unsupported_part(accepted)
@@ -81,7 +81,8 @@ def with_encoding(request: Request, table_format: TableFormat, options: ReadingO
     return replace(options, encoding=received_of(request).encoding)
 
 
-async def _unless_disconnected(reading: Awaitable[T]) -> T:
+async def unless_disconnected(reading: Awaitable[T]) -> T:
+    """Return what is read. Raises MalformedBody if the client closes the connection first."""
     try:
         return await reading
     except ClientDisconnect:
@@ -170,13 +171,19 @@ async def regroup(chunks: AsyncIterator[bytes], size: int) -> AsyncIterator[byte
 
 
 async def read_body(request: Request, limit: int) -> bytes:
-    """Return the whole body, at most `limit` bytes. Raises WorkerBusy if other requests have reserved the memory."""
+    """Return the whole body, at most `limit` bytes.
+
+    Raises WorkerBusy if other requests have reserved the memory; BodyTooLarge as soon as the body and its copy exceed
+    what a request may have, also if the worker is busy.
+    """
     memory = get_memory(request)
     body = bytearray()  # Not a list of chunks, because each chunk may be one byte.
     async for chunk in iter_body(request, limit):
+        memory.check_allowed(len(body) + 2 * len(chunk))
         memory.reserve(len(chunk))
         body += chunk
-    return bytes(body)
+    with memory.reserved(len(body)):  # The copy, before the original is freed.
+        return bytes(body)
 
 
 def decoding_bytes(body: bytes) -> int:
@@ -217,10 +224,12 @@ def openapi_request_body(
     *,
     csv_example: str | None = None,
     options: Sequence[dict[str, Any]] = (),
+    with_form: bool = True,
 ) -> dict[str, Any]:
     """Return the `openapi_extra` of a route that decodes its body itself: JSON of this schema or its name, or a file.
 
-    Without `csv_example`, the route takes no files. `options` are the query parameters that may be fields of a form.
+    Without `csv_example`, the route takes no files. `options` are the query parameters that may be fields of a form,
+    if the route takes forms.
     """
     content: dict[str, Any] = {
         JSON: {
@@ -231,7 +240,8 @@ def openapi_request_body(
     if csv_example:
         content |= _documented_files()
         content[CSV.media_type]["example"] = csv_example
-        content[MEDIA_TYPE] = {"schema": _form(options)}
+        if with_form:
+            content[MEDIA_TYPE] = {"schema": _form(options)}
     return {"requestBody": {"required": True, "content": content}}
 
 

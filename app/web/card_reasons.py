@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from app.registry.origin import WITHOUT_STATISTICS
 from app.registry.version_file import Version
 from app.regression.linear_model import RANGES_UNKNOWN
 from app.regression.sufficient_statistics import Array
@@ -32,10 +33,15 @@ NO_VARIATION = "The target does not vary."
 NO_FREEDOM = "The rows leave no degrees of freedom."
 BEYOND_SQUARES = "The squares of the residuals leave the range of 64-bit numbers; `rmse` does not."
 NOT_ASKED = "Add include=covariance to the request."
+NOT_ASKED_FOR_FOLDS = "The job did not ask for cross-validation."
+NO_FOLDS_IMPORTED = "The version was imported, and imports are not cross-validated."
 NOT_SOLVED = "Gradient descent has no hat matrix."
+NOT_FITTED_HERE = "The version was imported, and how its coefficients were fitted is not known."
 NOT_RECORDED = "This number was not recorded when the version was trained."
 NOT_DIAGNOSED = "The version file has no record of diagnostics. An earlier release may have written it."
 LOST = "The forgotten rows held all the variation in some direction of the columns, so the ratio is infinite."
+WITHOUT_ROWS = "The version was imported, without its rows."
+OF_THE_JOB = ("dropped_rows", "gaps", "mode")  # fields of a card about the rows of a job
 NOTHING_TAKEN_OUT = "No rows were taken out of this version."
 UNBOUNDED = "So much was taken out that there is no bound."
 
@@ -59,12 +65,19 @@ class NullReasons:
     def explain_card(self) -> None:
         """Add the reasons for nulls that are stored in the card."""
         card = self._card
-        lost = NOT_RECORDED if card.untracked or self._model.statistics.removed is None else LOST
+        imported = card.imported
+        without = None if imported is None or card.has_rows else f"The version was {imported.reason}."
+        statistics = self._model.known_statistics
+        lost = NOT_RECORDED if card.untracked or statistics is None or statistics.removed is None else LOST
+        unknown = dict.fromkeys(("rows", "rank", "condition_number", "weight_kind"), WITHOUT_STATISTICS)
+        self.by_path |= {} if self._model.has_statistics else unknown
+        if imported is not None:
+            self.by_path |= dict.fromkeys(OF_THE_JOB, WITHOUT_ROWS)
         reasons = {
-            "precision_loss": lost,
-            "shares": NOT_RECORDED,
+            "precision_loss": without or lost,
+            "shares": without or NOT_RECORDED,
             "diagnostics": card.no_diagnostics or NOT_DIAGNOSED,
-            "validation": "The job did not ask for cross-validation.",
+            "validation": NOT_ASKED_FOR_FOLDS if imported is None else NO_FOLDS_IMPORTED,
             "job": "No job trained this version.",
             "parent": "There was no version before this one.",
         }
@@ -73,10 +86,11 @@ class NullReasons:
             f"diagnostics.{path}": reason for path, reason in (card.diagnostics or {}).get("unavailable", {}).items()
         }
         self.by_path |= {
-            f"ranges.{name}": RANGES_UNKNOWN for name in compress(self._model.columns, self._model.unknown_ranges)
+            f"ranges.{name}": without or RANGES_UNKNOWN
+            for name in compress(self._model.columns, self._model.unknown_ranges)
         }
         if card.precision_bounds is None:
-            self.by_path["precision_bounds"] = NOT_RECORDED if card.untracked else NOTHING_TAKEN_OUT
+            self.by_path["precision_bounds"] = without or (NOT_RECORDED if card.untracked else NOTHING_TAKEN_OUT)
         self.by_path |= {
             f"precision_bounds.{target}.{name}": UNBOUNDED
             for target, values in (card.precision_bounds or {}).items()

@@ -5,17 +5,19 @@ from typing import Any
 import numpy as np
 
 from app.errors import InvalidInput
+from app.registry.origin import WITHOUT_STATISTICS
 from app.registry.version_file import Version
 from app.regression.dependencies import linear_dependencies
 from app.regression.hypothesis_tests import Inference, covariances, infer, variance_inflation
 from app.regression.metrics import likelihood, why_no_likelihood
-from app.regression.solvers import Exact
+from app.regression.solvers import Exact, Imported
 from app.regression.sufficient_statistics import Array
 from app.web.card_reasons import (
     MAX_DECOMPOSED_COLUMNS,
     NO_SLOPES,
     NOT_ASKED,
     NOT_FINITE,
+    NOT_FITTED_HERE,
     NOT_IDENTIFIABLE,
     NOT_SOLVED,
     TOO_WIDE,
@@ -45,8 +47,8 @@ class CardStatistics:
         fields = {
             **self._inference(covariance=covariance),
             **self._degrees_of_freedom(),
-            "total_weight": float(f"{self._model.statistics.total_weight:.14g}"),  # the square of a rounded root
-            "weight_kind": self._model.statistics.weight_kind,
+            **self._total_weight(),
+            "weight_kind": self._card.weight_kind,
             **self._collinearity(),
         }
         return fields if covariance else fields | self._reasons.withhold(["covariance"], NOT_ASKED)
@@ -100,14 +102,24 @@ class CardStatistics:
         values = likelihood(self._model)
         return {field: self._by_target(field, getattr(values, field)) for field in LIKELIHOOD}
 
+    def _total_weight(self) -> dict[str, Any]:
+        if not self._model.has_statistics:
+            return self._reasons.withhold(["total_weight"], WITHOUT_STATISTICS)
+        return {"total_weight": float(f"{self._model.statistics.total_weight:.14g}")}  # the square of a rounded root
+
     def _degrees_of_freedom(self) -> dict[str, Any]:
+        if not self._model.has_statistics:
+            names = ("residual", "model", "effective")
+            return self._reasons.withhold([f"{name}_degrees_of_freedom" for name in names], WITHOUT_STATISTICS)
         model, solver = self._model, self._card.solver
         residual, effective = model.degrees_of_freedom, None
         if residual < 0:
             self._reasons.by_path["residual_degrees_of_freedom"] = (
                 f"Decay left {model.statistics.effective_rows:g} rows, which are fewer than {model.rank} coefficients."
             )
-        if isinstance(solver, Exact) and solver.l2 == 0:
+        if isinstance(solver, Imported):
+            self._reasons.by_path["effective_degrees_of_freedom"] = NOT_FITTED_HERE
+        elif isinstance(solver, Exact) and solver.l2 == 0:
             effective = float(model.rank)
         elif isinstance(solver, Exact) and self._is_wide:
             self._reasons.by_path["effective_degrees_of_freedom"] = TOO_WIDE

@@ -1,7 +1,8 @@
-"""Bodies with a Content-Encoding: gzip or zstd."""
+"""Bodies with a Content-Encoding: gzip, deflate or zstd."""
 
 import zlib
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 
 from backports import zstd
 from starlette.concurrency import run_in_threadpool
@@ -14,17 +15,22 @@ CHUNK_BYTES = 1 << 18  # Bytes decompressed at a time, because a small body may 
 GZIP_WINDOW = 16 + zlib.MAX_WBITS  # zlib's window bits, with a gzip header.
 ZSTD_WINDOW = 23  # log2 of 8 MiB, the largest window that RFC 9659 allows.
 STATE_BYTES = 1 << 17  # Approximate bytes of a decompressor before its window fills.
-WINDOW_BYTES = {"gzip": 0, "zstd": 1 << ZSTD_WINDOW}  # Bytes of a window that STATE_BYTES does not include.
+# Bytes of a window that STATE_BYTES does not include.
+WINDOW_BYTES = {"gzip": 0, "deflate": 0, "zstd": 1 << ZSTD_WINDOW}
+# Other names of encodings, which RFC 9110 asks recipients to accept.
+_ALIASES = {"x-gzip": "gzip"}
 SHORT_BYTES = 1 << 12  # Length below which a member is short. No program writes many short members.
 MAX_SHORT = 1000  # Short members of a body.
 
 
 def content_encoding(request: Request) -> str:
-    """Return the Content-Encoding. Raises UnsupportedMediaType if it is not supported."""
-    encoding = ",".join(request.headers.getlist("content-encoding")).strip().lower() or IDENTITY
+    """Return the Content-Encoding, without an alias. Raises UnsupportedMediaType if it is not supported."""
+    given = ",".join(request.headers.getlist("content-encoding")).strip().lower() or IDENTITY
+    encoding = _ALIASES.get(given, given)
     if encoding != IDENTITY and encoding not in WINDOW_BYTES:
+        *others, last = WINDOW_BYTES
         message = (
-            f"Content-Encoding has to be {' or '.join(WINDOW_BYTES)}, but has another value. Compress the body with "
+            f"Content-Encoding has to be {', '.join(others)} or {last}, but has another value. Compress the body with "
             "one of these, or send it uncompressed without the header."
         )
         raise UnsupportedMediaType(message, [FieldError(message, parameter="Content-Encoding")])
@@ -46,17 +52,22 @@ async def decompress(chunks: AsyncIterator[bytes], encoding: str) -> AsyncIterat
 
 
 def beginning(data: bytes, encoding: str) -> bytes:
-    """Return at most CHUNK_BYTES of the decompressed body that begins with `data`. Raises as `decompress` does."""
+    """Return the beginning of a body: `data` itself, or at most CHUNK_BYTES decompressed from it.
+
+    Raises as `decompress` does.
+    """
+    if encoding == IDENTITY:
+        return data
     body = _Body(encoding)
     body.data = data
     return body.read()
 
 
-class _Gzip:
+class _Zlib:
     """zlib's decompressor with the interface of ZstdDecompressor."""
 
-    def __init__(self) -> None:
-        self._stream = zlib.decompressobj(GZIP_WINDOW)
+    def __init__(self, window: int) -> None:
+        self._stream = zlib.decompressobj(window)
         self.needs_input = True
 
     def decompress(self, data: bytes, max_length: int) -> bytes:
@@ -77,7 +88,11 @@ def _zstd() -> zstd.ZstdDecompressor:
     return zstd.ZstdDecompressor(options={zstd.DecompressionParameter.window_log_max: ZSTD_WINDOW})
 
 
-_DECOMPRESSORS: dict[str, Callable[[], _Gzip | zstd.ZstdDecompressor]] = {"gzip": _Gzip, "zstd": _zstd}
+_DECOMPRESSORS: dict[str, Callable[[], _Zlib | zstd.ZstdDecompressor]] = {
+    "gzip": partial(_Zlib, GZIP_WINDOW),
+    "deflate": partial(_Zlib, zlib.MAX_WBITS),  # RFC 9110: the zlib format, not raw deflate.
+    "zstd": _zstd,
+}
 
 
 class _Body:
@@ -86,7 +101,7 @@ class _Body:
     def __init__(self, encoding: str) -> None:
         self.data = b""  # Bytes that no decompressor has yet.
         self._encoding = encoding
-        self._member: _Gzip | zstd.ZstdDecompressor | None = None
+        self._member: _Zlib | zstd.ZstdDecompressor | None = None
         self._length = 0  # Decompressed bytes of the member.
         self._short = 0
 

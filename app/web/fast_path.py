@@ -1,86 +1,115 @@
-"""The common prediction, answered before a request object exists, because the layers below take most of its time.
+"""Common predictions, answered before a request object exists, because the layers below take most of its time.
 
-A request is eligible if it is a short `POST /predict` whose JSON body has only rows, without further options or special
-headers. The route handles any other request, and any that fails here, with the untouched body. Both ways give the same
-bytes, request ids, metrics and limits.
+A request is eligible if it is a short `POST` to the path of a wire format for the default model, whose body has only
+rows, without further options or special headers. The rows are JSON, or a binary tensor after JSON. The route handles
+any other request, and any that fails here, with the untouched body. Both ways give the same bytes, request ids, metrics
+and limits.
 
 This code makes few calls, because each call takes a measurable part of the time.
 """
 
 import asyncio
-import re
 import time
+from collections.abc import Collection
 
-import numpy as np
-import orjson
-from fastapi.routing import APIRoute
-
-from app.data.json_encoder import OrdinaryEncoder
-from app.data.predict_decoder import Rows, RowsDecoder, to_array
 from app.monitoring.taps import Tap
-from app.prediction.encoding import encode_few, encode_predictions
 from app.prediction.predictor import MAX_INLINE_MULTIPLIES
 from app.registry.version_file import Version
-from app.regression.linear_model import MAX_PYTHON_MULTIPLIES
 from app.storage.memory_budget import LARGE_BODY
 from app.web.auth import AccessScope
+from app.web.fast_formats import FAST_FORMATS
 from app.web.middleware import REQUEST_ID, SECURITY_HEADERS, kept_id, new_id
-from app.web.routes.predict import router
+from app.web.prepared_model import PreparedModel
+from app.web.protocols.inference import HEADER_LENGTH
 from app.web.state import Services
-from app.web.version_headers import MIN_VERSION, VERSION
 
-_PATH = next(route.path for route in router.routes if isinstance(route, APIRoute) and route.path == "/predict")
-_NOT_IN_FIELD_NAMES = re.compile(r'["\\]').search  # Characters that msgspec does not escape in names of fields.
-# Values that an eligible request may have in these headers.
-_ELIGIBLE_HEADERS = {
-    b"content-type": {b"application/json", b"application/json; charset=utf-8", b"application/json;charset=utf-8"},
-    b"accept": {b"*/*", b"application/json", b"application/json, text/plain, */*"},
-    b"content-encoding": set(),
-    MIN_VERSION.encode(): set(),
-}
+# Bytes of JSON before a binary tensor, and digits of their number.
+MAX_HEAD, MAX_DIGITS = 4 << 10, 4
+# Bytes of a body with a binary tensor. More values are not predicted on the event loop.
+MAX_BINARY = MAX_HEAD + 8 * MAX_INLINE_MULTIPLIES
+
+_HEADER_LENGTH = HEADER_LENGTH.encode()
 _AFTER_ID = b"".join(b"\r\n%b: %b" % header for header in SECURITY_HEADERS) + b"\r\n\r\n"
 
 
-class PredictFastPath:
-    """Implements `app.server.hooks.FastPath`. The connections of a process share it."""
+def fast_paths(services: Services, taken: Collection[str] = ()) -> dict[bytes, "PredictFastPath"]:
+    """Return the fast paths by their targets, except those of paths that are `taken` by other routes."""
+    if services.logs_predictions:  # A log record takes longer than the route.
+        return {}
+    tap = _CurrentTap(services)
+    paths = {each.route.replace("{model}", services.default_model): each for each in FAST_FORMATS}
+    return {
+        path.encode(): PredictFastPath(services, prepare, tap) for path, prepare in paths.items() if path not in taken
+    }
 
-    target = _PATH.encode()
-    max_bytes = LARGE_BODY
+
+class _CurrentTap:
+    """The tap of the current version, which all fast paths of a process share."""
 
     def __init__(self, services: Services) -> None:
+        self._monitor = services.monitor
+        self._tap: Tap | None = None
+
+    def of(self, version: Version) -> Tap:
+        if self._tap is None or self._tap.version is not version:
+            self._tap = self._monitor.tap(version)
+        return self._tap
+
+
+class PredictFastPath:
+    """Implements `app.server.hooks.FastPath` for one wire format. The connections of a process share it."""
+
+    def __init__(self, services: Services, prepare: type[PreparedModel], tap: _CurrentTap) -> None:
         self._services = services
+        self._prepare, self._tap = prepare, tap
+        self._route, self._has_any_type = prepare.route, not prepare.needs_type
+        self.max_bytes = MAX_BINARY if prepare.has_binary else LARGE_BODY
+        self._max_json_bytes = min(services.max_json_bytes, LARGE_BODY)
         self._access = services.access
+        # Only the route responds to pages of other origins, if any may read responses.
+        self._eligible = {**prepare.headers, **({b"origin": set()} if services.cors_origins else {})}
         self._prepared: PreparedModel | None = None  # For the version that was predicted with last.
         self._is_current = False
         self._common: list[tuple[bytes, bytes]] | None = None  # The server's own headers, and _head made from them.
         self._head = b""
-        self.is_open = not services.logs_predictions  # A log record takes longer than the route.
 
-    def match(self, headers: list[tuple[bytes, bytes]]) -> bytes | None:
-        """Return the id of an eligible request with these headers, their names in lower case; None for any other."""
+    def match(self, headers: list[tuple[bytes, bytes]]) -> tuple[bytes, int] | None:
+        """Return the id of an eligible request, and the length of its JSON before other bytes, or 0 if it is all JSON.
+
+        Return None for any other. The names of the headers are in lower case.
+        """
         if self._access.has_keys and not self._access.allows(headers, AccessScope.PREDICT):
             return None
-        typed = False
+        typed, eligible = self._has_any_type, self._eligible
         identity: bytes | None = None
         for name, value in headers:
-            if name in _ELIGIBLE_HEADERS:
-                if value not in _ELIGIBLE_HEADERS[name] or (typed and name == b"content-type"):
+            if name in eligible:
+                if value not in eligible[name] or (typed and name == b"content-type"):
                     return None
                 typed = typed or name == b"content-type"
             elif name == REQUEST_ID and identity is None:
                 identity = kept_id(value)
-        return (identity or new_id()) if typed else None
+        json_bytes = self._json_bytes(headers) if self._prepare.has_binary else 0
+        return (identity or new_id(), json_bytes) if typed and json_bytes is not None else None
+
+    def _json_bytes(self, headers: list[tuple[bytes, bytes]]) -> int | None:
+        """Return the length of the JSON before other bytes; 0 if it is not given, or None if it is not acceptable."""
+        given = [value for name, value in headers if name == _HEADER_LENGTH]
+        if not given:
+            return 0
+        is_number = len(given) == 1 and given[0].isdigit() and len(given[0]) <= MAX_DIGITS
+        return int(given[0]) or None if is_number and int(given[0]) <= MAX_HEAD else None
 
     def answer(
-        self, body: bytes, identity: bytes, started: float, common: list[tuple[bytes, bytes]]
+        self, body: bytes, identity: bytes, started: float, common: list[tuple[bytes, bytes]], json_bytes: int = 0
     ) -> tuple[bytes, bytes] | None:
         """Return the head and the body of the response to an eligible body; None if the body is not eligible.
 
         `started` is the time by `time.perf_counter` at which the headers were complete. `common` are the headers of
-        every response.
+        every response. `json_bytes` is the second value of `match`.
         """
         services = self._services
-        if len(body) > services.max_json_bytes:
+        if len(body) > (services.max_json_bytes if json_bytes else self._max_json_bytes):
             return None
         try:
             prepared = self._prepared
@@ -88,20 +117,23 @@ class PredictFastPath:
                 prepared = self._current_model(services)
             if prepared.decode is None:
                 return None
-            rows, as_objects = prepared.decode(body)
+            rows, form = prepared.decode_binary(body, json_bytes) if json_bytes else prepared.decode(body)
             if not 0 < len(rows) <= min(services.max_instances, prepared.max_rows):
                 return None
-            content = prepared.predict(rows, as_objects=as_objects)
+            content, json_bytes = prepared.encode(prepared.predict(rows), form)
         except Exception:  # The route meets the same fault and reports it.
             return None
         if common is not self._common:
             self._common = common
             fields = b"".join(b"%b: %b\r\n" % header for header in common)
-            self._head = b"HTTP/1.1 200 OK\r\n%bcontent-length: " % fields
-        services.metrics.answered("POST", _PATH, 200, time.perf_counter() - started, len(rows))
-        return b"%b%d%b%b%b" % (self._head, len(content), prepared.before_id, identity, _AFTER_ID), content
+            self._head = b"HTTP/1.1 200 OK\r\n%b" % fields
+        services.metrics.answered("POST", self._route, 200, time.perf_counter() - started, len(rows))
+        head, before_id = self._head, prepared.before_id
+        if json_bytes:
+            head, before_id = b"%b%b: %d\r\n" % (head, _HEADER_LENGTH, json_bytes), prepared.before_id_binary
+        return b"%bcontent-length: %d%b%b%b" % (head, len(content), before_id, identity, _AFTER_ID), content
 
-    def _current_model(self, services: Services) -> "PreparedModel":
+    def _current_model(self, services: Services) -> PreparedModel:
         """Return the current version. It is looked up once per iteration of the event loop.
 
         All requests that one iteration handles had arrived before it began.
@@ -116,48 +148,10 @@ class PredictFastPath:
         if split is not None and split.current == version.card.version:
             raise LookupError
         if self._prepared is None or self._prepared.version is not version:
-            self._prepared = PreparedModel(version, services.monitor.tap(version))
+            self._prepared = self._prepare(version, self._tap.of(version))
         self._is_current = True
         asyncio.get_running_loop().call_soon(self._expire)
         return self._prepared
 
     def _expire(self) -> None:
         self._is_current = False
-
-
-class PreparedModel:
-    """A version, with everything that its predictions need prepared once."""
-
-    def __init__(self, version: Version, tap: Tap) -> None:
-        model, encoder = version.model, version.encoder
-        self.version = version
-        self._note = tap.note
-        names, types = encoder.names, [column.ordinary_type for column in encoder.columns]
-        # Only the route can decode features with names that msgspec does not accept.
-        self.decode = None if any(map(_NOT_IN_FIELD_NAMES, names)) else RowsDecoder(names, types).decode
-        self.max_rows = MAX_INLINE_MULTIPLIES // model.coef.size
-        self._max_few = 0 if model.terms else MAX_PYTHON_MULTIPLIES // model.coef.size  # Rows.
-        self._encoder = None if encoder.is_plain else OrdinaryEncoder(encoder)
-        # The headers between the length and the request id.
-        headers = f"content-type: application/json\r\n{VERSION}: {version.card.version}"
-        self.before_id = b"\r\n%b\r\n%b: " % (headers.encode(), REQUEST_ID)
-        self._beginning = orjson.dumps({"model": version.card.model, "version": version.card.version})[:-1]
-
-    def predict(self, rows: Rows, *, as_objects: bool) -> bytes:
-        """Return the body of the response, and leave the encoded rows in the tap.
-
-        Raises PredictionTooLarge, or LookupError, TypeError or ValueError for a value that only the route can read.
-        """
-        model, encoder = self.version.model, self._encoder
-        if len(rows) <= self._max_few and not isinstance(rows, np.ndarray):
-            values = rows if encoder is None else encoder.few(rows)
-            predictions = encode_few(model.predict_few(values), model.targets, as_objects=as_objects)
-            self._note(values, len(rows))
-        else:
-            if encoder is None or isinstance(rows, np.ndarray):
-                x = to_array(rows, len(model.features))
-            else:
-                x = encoder.matrix(rows)
-            predictions = encode_predictions(model.predict(x), model.targets, as_objects=as_objects)
-            self._note(x, len(rows))
-        return b'%b,"predictions":%b}' % (self._beginning, predictions)

@@ -24,14 +24,16 @@ FOLLOW_SECONDS = 1.0  # Seconds for each read of the jobs, if requests only foll
 MAX_SAVED_READS = 4  # Reads that followers may make early after seconds without a read.
 EARLY_SECONDS = 0.2  # Seconds between two early reads.
 JUST_ENDED = timedelta(seconds=5)  # Time after the end of a job in which this worker may not know its version yet.
-UNCHANGED_SECONDS = 2.0  # Time after which an unchanged job is yielded again, so that its followers check their keys.
+# Time without a read after which a job is yielded again, in seconds. Its followers then check their API keys again.
+UNREAD_SECONDS = 2.0
 
 
-@dataclass(frozen=True)
+@dataclass
 class JobSnapshot:
-    """A job as it was read."""
+    """A job as it was read, and when that read began, on the clock of the event loop."""
 
     job: Job
+    read_at: float
 
     @cached_property
     def text(self) -> str:
@@ -50,17 +52,17 @@ class _Watched:
 
     snapshot: JobSnapshot
     over: bool = False
-    changed: asyncio.Event = field(default_factory=asyncio.Event)  # replaced at each notification
+    was_read: asyncio.Event = field(default_factory=asyncio.Event)  # replaced at each notification
 
-    def update(self, job: Job | None) -> None:
-        """Notify the watchers if the job changed. None is a removed job."""
+    def update(self, job: Job | None, read_at: float) -> None:
+        """Notify the watchers that the job was read. `job` is None if it was removed."""
         self.over = job is None or job.status.ended
-        if job is not None and job != self.snapshot.job:
-            self.snapshot = JobSnapshot(job)
-        elif not self.over:
-            return
-        self.changed.set()
-        self.changed = asyncio.Event()
+        if job is None or job == self.snapshot.job:
+            self.snapshot.read_at = read_at
+        else:
+            self.snapshot = JobSnapshot(job, read_at)
+        self.was_read.set()
+        self.was_read = asyncio.Event()
 
 
 class _Pace:
@@ -106,7 +108,7 @@ class JobWatcher:
         self._refresh = refresh
         self._stopping = stopping
         self._watched: WeakValueDictionary[str, _Watched] = WeakValueDictionary()  # Only their watchers keep them.
-        self._reads: dict[str, asyncio.Task[Job]] = {}
+        self._reads: dict[str, asyncio.Task[JobSnapshot]] = {}
         self._polling: asyncio.Task[None] | None = None
         self._pace = _Pace()
         self._waiting = 0  # requests that wait for the end of a job
@@ -134,17 +136,21 @@ class JobWatcher:
                 self._refresh(job.model)
         return job
 
-    async def find(self, job_id: str) -> Job:
+    async def find(self, job_id: str) -> JobSnapshot:
         """Return the job as its followers know it, or read it. Requests for one job share the read.
 
         Raises as `JobQueue.get`.
         """
         if watched := self._watched.get(job_id):
-            return watched.snapshot.job
+            return watched.snapshot
         if job_id not in self._reads:
-            self._reads[job_id] = asyncio.create_task(run_in_threadpool(self._queue.get, job_id))
+            self._reads[job_id] = asyncio.create_task(self._read(job_id))
             self._reads[job_id].add_done_callback(lambda _: self._reads.pop(job_id))
         return await asyncio.shield(self._reads[job_id])  # one that leaves does not cancel the read of the others
+
+    async def _read(self, job_id: str) -> JobSnapshot:
+        read_at = asyncio.get_running_loop().time()
+        return JobSnapshot(await run_in_threadpool(self._queue.get, job_id), read_at)
 
     async def wait_for_end(self, job: Job, seconds: float) -> Job:
         """Return the job once it has ended, or as it is after `seconds` or when the service stops."""
@@ -153,31 +159,36 @@ class JobWatcher:
         self._waiting += 1
         try:
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(seconds), contextlib.aclosing(self.watch(job)) as snapshots:
+                known = JobSnapshot(job, asyncio.get_running_loop().time())
+                async with asyncio.timeout(seconds), contextlib.aclosing(self.watch(known)) as snapshots:
                     async for snapshot in snapshots:
                         job = snapshot.job
         finally:
             self._waiting -= 1
         return job
 
-    async def watch(self, job: Job) -> AsyncGenerator[JobSnapshot]:
-        """Yield the job now, after each change, and after UNCHANGED_SECONDS, until it ends or the service stops."""
-        if job.status.ended:
-            yield JobSnapshot(job)
+    async def watch(self, known: JobSnapshot, *, since: float = -math.inf) -> AsyncGenerator[JobSnapshot]:
+        """Yield the job now, after each read, and after UNREAD_SECONDS, until it ends or the service stops.
+
+        A job that has not ended is left out if its read began before `since`.
+        """
+        if known.job.status.ended:
+            yield known
             return
-        watched = self._watched.setdefault(job.id, _Watched(JobSnapshot(job)))
+        watched = self._watched.setdefault(known.job.id, _Watched(known))
         self._pace.request_came()
         self._request_came.set()
         if self._polling is None:
             self._pace.watch_begins(asyncio.get_running_loop().time())
             self._polling = asyncio.create_task(self._poll())
         while True:
-            changed, over = watched.changed, watched.over
-            yield watched.snapshot
+            was_read, over = watched.was_read, watched.over
+            if watched.snapshot.read_at >= since or watched.snapshot.job.status.ended:
+                yield watched.snapshot
             if over:
                 return
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(changed.wait(), UNCHANGED_SECONDS)
+                await asyncio.wait_for(was_read.wait(), UNREAD_SECONDS)
 
     async def _poll(self) -> None:
         try:
@@ -188,7 +199,7 @@ class JobWatcher:
         finally:
             self._polling = None
             for watched in list(self._watched.values()):
-                watched.update(None)
+                watched.update(None, watched.snapshot.read_at)
             self._watched.clear()
 
     async def _wait_until_due(self) -> None:
@@ -205,10 +216,10 @@ class JobWatcher:
         self._pace.jobs_read(now())
 
     async def _read_jobs(self) -> None:
-        pending = dict(self._watched)
+        pending, read_at = dict(self._watched), asyncio.get_running_loop().time()
         jobs = await run_in_threadpool(self._jobs_now, list(pending))
         for job_id, watched in pending.items():
-            watched.update(jobs.get(job_id))
+            watched.update(jobs.get(job_id), read_at)
             if watched.over:
                 self._watched.pop(job_id, None)
 

@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from app.jobs.host.cpu_affinity import PredictionActivity
@@ -48,11 +49,17 @@ class Metrics:
     as long as the prediction.
     """
 
-    def __init__(self, service: Path, traffic: PredictionActivity, trainer_seen: Path) -> None:
+    def __init__(
+        self,
+        service: Path,
+        traffic: PredictionActivity,
+        trainer_seen: Path,
+        protocols: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         """Share the counters with all workers of the service whose state folder is `service`.
 
-        The trainer touches the file `trainer_seen` every few seconds. Raises OSError if there is no space for the
-        counters.
+        The trainer touches the file `trainer_seen` every few seconds. `protocols` are the wire formats of predictions,
+        by route. Raises OSError if there is no space for the counters.
         """
         folder = _shared_folder(service)
         _remove_files_of_dead_workers(folder)
@@ -61,13 +68,16 @@ class Metrics:
         from prometheus_client import CollectorRegistry, Counter, Histogram, multiprocess
 
         self._traffic = traffic
+        self._protocols = protocols
         self._trainer_seen = trainer_seen
         self._collector = CollectorRegistry()
         multiprocess.MultiProcessCollector(self._collector, path=str(folder))  # type: ignore[no-untyped-call]
         own = CollectorRegistry()
-        self._requests = Counter("linserve_requests", "Requests answered.", ["method", "route", "status"], registry=own)
+        self._requests = Counter(
+            "linserve_requests", "Requests answered.", ["method", "route", "protocol", "status"], registry=own
+        )
         self._seconds = Histogram(
-            "linserve_request_seconds", "Time to answer.", ["route"], buckets=BUCKETS, registry=own
+            "linserve_request_seconds", "Time to answer.", ["route", "protocol"], buckets=BUCKETS, registry=own
         )
         self._rows = Counter("linserve_predicted_rows", "Rows predicted.", registry=own)
         self._model_requests = Counter(
@@ -91,8 +101,9 @@ class Metrics:
         self._pending_loop_rows += rows
         series = self._series.get((method, route, status))
         if series is None:
-            requests = self._requests.labels(method, route, str(status))
-            self._series[method, route, status] = series = _Series(requests, self._seconds.labels(route))
+            protocol = self._protocols.get(route, "")
+            requests = self._requests.labels(method, route, protocol, str(status))
+            self._series[method, route, status] = series = _Series(requests, self._seconds.labels(route, protocol))
         series.pending += 1
         series.pending_seconds += seconds
         series.pending_in_buckets[bisect_left(BUCKETS, seconds)] += 1

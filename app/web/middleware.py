@@ -10,15 +10,20 @@ from typing import Any
 
 import anyio
 from fastapi.routing import APIRoute
+from starlette.requests import Request
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.logs import request_id
 from app.web.paths import prefix
-from app.web.problems import INTERNAL_ERROR, problem_response
+from app.web.problems import INTERNAL_ERROR, Render, problem_response
 from app.web.state import Services
+from app.web.trace_context import trace_fields
 
 OK = 200
 CLIENT_ERROR, SERVER_ERROR = 400, 500
+# Status, name and detail of the problem for a request that the graceful shutdown cancels.
+STOPPING = (503, "Unavailable", "The service is stopping.")
 # Statuses that are not counted for a model: the client disconnected, or may not predict.
 _NOT_COUNTED = (0, 401, 403)
 # Browsers guess no content types, and load and run nothing in a response (the documentation page has its own policy).
@@ -32,7 +37,7 @@ SECURITY_HEADERS = [
 ]
 # A path may have a page and a response for programs. Caches, and browsers that go back, must not mix them.
 _CACHEABLE = ("GET", "HEAD")
-_VARY = (b"vary", b"accept, linserve-fragment")
+VARY = (b"vary", b"accept, linserve-fragment")
 # Bytes of a body written at a time. The server waits between two writes for a slow client.
 SLICE_BYTES = 1 << 18
 REQUEST_ID = b"x-request-id"
@@ -49,8 +54,10 @@ class QuietRoute(APIRoute):
 class RequestContextMiddleware:
     """An ASGI middleware. The request id is the client's X-Request-ID if that is valid, otherwise a new one."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, render: Render) -> None:
+        """`render` makes the response if the shutdown cancels a request, or if it raises an unexpected error."""
         self.app = app
+        self._render = render
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -68,7 +75,7 @@ class RequestContextMiddleware:
                 status = message["status"]
                 headers = [*message["headers"], (REQUEST_ID, identity)]
                 own = {name for name, _ in headers}
-                defaults = (*SECURITY_HEADERS, _VARY) if scope["method"] in _CACHEABLE else SECURITY_HEADERS
+                defaults = (*SECURITY_HEADERS, VARY) if scope["method"] in _CACHEABLE else SECURITY_HEADERS
                 message["headers"] = headers + [header for header in defaults if header[0] not in own]
             await _send_in_slices(send, message)
 
@@ -76,14 +83,17 @@ class RequestContextMiddleware:
             await self.app(scope, receive, send_with_id)
         except asyncio.CancelledError:  # The graceful shutdown timed out.
             if status == 0:
-                await problem_response(503, "Unavailable", "The service is stopping.")(scope, receive, send_with_id)
+                await self._problem(scope, *STOPPING)(scope, receive, send_with_id)
         except Exception:
             _log.exception("request failed")
             if status == 0:
-                await problem_response(*INTERNAL_ERROR)(scope, receive, send_with_id)
+                await self._problem(scope, *INTERNAL_ERROR)(scope, receive, send_with_id)
         finally:
             _finish(scope, status, time.perf_counter() - started, identity)
             request_id.reset(token)
+
+    def _problem(self, scope: Scope, status: int, name: str, detail: str) -> Response:
+        return problem_response(Request(scope), self._render, status, name, detail)
 
 
 async def _send_in_slices(send: Send, message: Message) -> None:
@@ -122,9 +132,10 @@ def _finish(scope: Scope, status: int, seconds: float, identity: bytes) -> None:
     if status != OK or not isinstance(route, QuietRoute) or services.logs_predictions:
         _log_request(scope, status, seconds, identity)
     method = scope["method"] if scope["method"] in METHODS else "other"
-    services.metrics.answered(method, getattr(route, "path", "none"), status, seconds)
+    services.metrics.answered(method, getattr(route, "path_format", "none"), status, seconds)
     if isinstance(route, QuietRoute) and status not in _NOT_COUNTED:
-        model = scope.get("path_params", {}).get("model", services.default_model)
+        named = state.get("model", services.default_model)  # by a header or in the body
+        model = scope.get("path_params", {}).get("model", named)
         services.monitor.answered(model, failed=status >= CLIENT_ERROR)
 
 
@@ -143,6 +154,7 @@ def _log_request(scope: Scope, status: int, seconds: float, identity: bytes) -> 
             "ms": round(1000 * seconds, 3),
             "client": client[0] if client else None,
             "caller": state.get("caller"),  # the name of the key
+            **trace_fields(scope["headers"]),
             **({"job": state["job"]} if "job" in state else {}),
             **({"problem": problem["title"], "reason": problem["detail"]} if problem else {}),
         },

@@ -136,7 +136,7 @@ def _of_drift(model: str, drift: Drift) -> Iterator[Sample]:
         "linserve_drift_rows": drift.rows,
         "linserve_drift_predicted_rows": drift.predicted_rows,
         "linserve_drift_extrapolated_ratio": drift.extrapolated,
-        "linserve_drift_detected": None if drift.verdict == "too few rows" else drift.verdict == "drifted",
+        "linserve_drift_detected": drift.verdict == "drifted" if drift.verdict in ("drifted", "stable") else None,
         "linserve_drift_names": len(drift.drifted),
         "linserve_drift_covariance_distance": drift.covariance_distance,
         "linserve_drift_largest_mean_difference": max(map(abs, differences.values()), default=None),

@@ -1,4 +1,7 @@
-"""Watch models for the requests that follow them. Each followed model is read once a second for all its followers."""
+"""Watch models for the requests that follow them.
+
+Each followed model is read once a second for all its followers, and when others join them.
+"""
 
 import asyncio
 import contextlib
@@ -52,6 +55,8 @@ class _Followed:
     states: dict[str, _State] = field(default_factory=dict)  # by kind
     over: bool = False  # True if the model is gone, or the service stops
     changed: asyncio.Event = field(default_factory=asyncio.Event)  # replaced at each notification
+    reading: asyncio.Lock = field(default_factory=asyncio.Lock)  # so that no earlier reading replaces a later one
+    begun: int = 0  # readings
 
     def notify(self) -> None:
         self.changed.set()
@@ -88,6 +93,7 @@ class ModelWatcher:
         known = last_event_id if last_event_id and _EVENT_ID.fullmatch(last_event_id) else ".".join([_NOTHING] * 3)
         sent = dict(zip(KINDS, known.split("."), strict=True))
         followed = self._followed.get(model)
+        is_joining = followed is not None and not followed.over
         if followed is None or followed.over:
             followed = self._followed[model] = _Followed()
             task = asyncio.create_task(self._poll(model, followed))
@@ -95,6 +101,9 @@ class ModelWatcher:
             task.add_done_callback(self._tasks.discard)
         followed.followers += 1
         try:
+            if is_joining:  # What is known may be a second old, and older than the page that follows.
+                with contextlib.suppress(NotFound):
+                    await self._refresh(model, followed)
             while True:
                 changed, is_new = followed.changed, False
                 for kind in KINDS:
@@ -114,11 +123,7 @@ class ModelWatcher:
     async def _poll(self, model: str, followed: _Followed) -> None:
         try:
             while followed.followers and not self._stopping.is_set():
-                states = await run_in_threadpool(self._read, model)
-                changed = {kind: state for kind, state in states.items() if state != followed.states.get(kind)}
-                if changed:
-                    followed.states |= changed
-                    followed.notify()
+                await self._refresh(model, followed)
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._stopping.wait(), POLL_SECONDS)
         except NotFound:
@@ -128,6 +133,19 @@ class ModelWatcher:
             followed.notify()
             if self._followed.get(model) is followed:
                 del self._followed[model]
+
+    async def _refresh(self, model: str, followed: _Followed) -> None:
+        """Wait for a reading of the model that begins after this call. Raises NotFound."""
+        begun = followed.begun
+        async with followed.reading:
+            if followed.begun > begun:  # Another call made it, so that many new followers do not cost many readings.
+                return
+            followed.begun += 1
+            states = await run_in_threadpool(self._read, model)
+            changed = {kind: state for kind, state in states.items() if state != followed.states.get(kind)}
+            if changed:
+                followed.states |= changed
+                followed.notify()
 
     def _read(self, model: str) -> dict[str, _State]:
         """Return what is known of a model now, by kind, without what cannot be read now. Raises NotFound."""

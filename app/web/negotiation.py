@@ -24,8 +24,8 @@ def select_media_type(accept: str | None, offered: Sequence[str]) -> str:
     best = max(offered, key=quality)
     if quality(best) <= 0:
         message = (
-            f"Accept has to name {' or '.join(sorted(offered))}, and names none of them. Without it, the answer has "
-            "the format of the rows."
+            f"Accept has to name {' or '.join(sorted(offered))}, and names none of them. Without it, the answer is "
+            f"{offered[0]}."
         )
         raise NotAcceptable(message, [FieldError(message, parameter="Accept")])
     return best

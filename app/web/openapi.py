@@ -8,10 +8,12 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
+from msgspec.json import schema_components
 from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core.core_schema import TaggedUnionSchema
 
+from app.exchange.json_model import ModelRecord
 from app.web.protocols import PROTOCOLS
 from app.web.schemas.actuals import ActualsRequest
 from app.web.schemas.aliases import AliasTarget
@@ -44,6 +46,8 @@ _SECURITY: list[dict[str, list[str]]] = [{}, {"bearer": []}, {"header": []}]
 # Without a format, generators for Go, Java and C# use 32-bit floats and integers.
 _FORMATS = {"number": "double", "integer": "int64"}
 
+_VALIDATION_ERROR = {"$ref": "#/components/schemas/HTTPValidationError"}  # FastAPI's, which is never sent.
+
 _SOFT_BREAK = re.compile(r"(?<!\n)\n(?!\n)")  # A line break within a paragraph.
 
 
@@ -70,6 +74,7 @@ def build_document(app: FastAPI) -> dict[str, Any]:
         schema = model.model_json_schema(ref_template="#/components/schemas/{model}", schema_generator=_Schemas)
         schemas.update(schema.pop("$defs", {}))
         schemas[model.__name__] = schema
+    schemas.update(schema_components([ModelRecord], ref_template="#/components/schemas/{name}")[1])
     # A named union, because generators invent names for unnamed ones.
     for name, of_rows in (("TrainBody", TrainRequest), ("InspectBody", InspectRequest)):
         names = (of_rows.__name__, SourceRequest.__name__)
@@ -90,8 +95,12 @@ def _complete(operation: dict[str, Any]) -> None:
     if not operation.pop("security", None):
         operation["security"] = []  # Open to all; other operations have the security of the document.
     unprocessable = responses.get("422", {}).get("content", {})
-    if unprocessable.pop("application/json", None):
+    if unprocessable.get("application/json", {}).get("schema") == _VALIDATION_ERROR:
+        del unprocessable["application/json"]
         unprocessable["application/problem+json"] = PROBLEM_CONTENT
+        malformed = responses.get("400", {}).get("content", {})
+        if "application/json" in malformed:  # A foreign format without a status of its own for it.
+            del responses["422"]
     for response in responses.values():
         for name, content in response.get("content", {}).items():
             if content.pop("itemSchema", None):  # A keyword of OpenAPI 3.2.

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from itertools import zip_longest
 
+from fastapi.routing import iter_route_contexts
 from starlette.routing import BaseRoute, Match, Mount
 from starlette.types import Scope
 
@@ -18,6 +19,11 @@ def prefix(scope: Scope) -> str:
     """Return the prefix of all links, such as `/ml`, or an empty string."""
     root = str(scope.get("root_path", "")).strip("/")
     return f"/{root}" if root else ""
+
+
+def first_segments(routes: Sequence[BaseRoute]) -> frozenset[str]:
+    """Return the first segments of the paths of routes."""
+    return frozenset(context.path.split("/")[1] for context in iter_route_contexts(routes) if context.path)
 
 
 def allowed_methods(routes: Iterable[BaseRoute], scope: Scope) -> str:
@@ -41,7 +47,9 @@ def similar_path(paths: Sequence[str], scope: Scope) -> str:
         return ""
     # A parameter in a route's path matches any segment.
     segments = path.lower().rstrip("/").split("/")
-    filled = {_fill(route_path, segments): route_path for route_path in paths}
+    # Paths with the same beginning are those of the same API.
+    related = [route_path for route_path in paths if route_path.split("/")[1:2] == segments[1:2]]
+    filled = {_fill(route_path, segments): route_path for route_path in related or paths}
     near = get_close_matches("/".join(segments), filled, n=1, cutoff=0.6)
     if not near:
         return ""

@@ -1,4 +1,4 @@
-"""Predictions for rows in a JSON body, in this service's own format or a foreign one.
+"""Predictions for rows in one body that is kept in memory, in this service's own format or a foreign one.
 
 A wire format decodes the body and encodes the result. The bounds on memory and time are the same for all of them.
 """
@@ -17,7 +17,7 @@ from starlette.responses import Response
 from app.data.json_rows import has_more_brackets, is_json
 from app.data.json_tables import split_records
 from app.errors import InvalidInput
-from app.prediction.encoding import Recorded
+from app.prediction.encoding import Recorded, encode_result
 from app.prediction.estimates import MAX_RESPONSE, rows_bytes, workload
 from app.prediction.predictor import Executor, PredictionResult, Predictor, Workload, choose_executor
 from app.prediction.query import PredictionQuery
@@ -32,15 +32,22 @@ from app.web.version_headers import VERSION
 
 
 class DecodedBody(NamedTuple):
-    """A query, and the ids of its rows if the body has them beside the rows."""
+    """A query, and the ids of its rows if the body has them."""
 
     query: PredictionQuery
     ids: object = None  # Not checked yet.
 
 
-# Function that decodes a body, given the largest number of rows. Raises MalformedBody or InvalidInput.
-Decode: TypeAlias = Callable[[bytes, int], DecodedBody]
-Encode: TypeAlias = Callable[[PredictionResult, Recorded | None], bytes]
+class BodySize(NamedTuple):
+    """The work and the memory that decoding a body takes, if it is not all JSON."""
+
+    text: int  # Bytes of JSON that take as long to decode.
+    memory: int  # Bytes that decoding takes, with the decoded values.
+
+
+# Function that decodes a body for a version, given the largest number of rows. Raises MalformedBody or InvalidInput.
+Decode: TypeAlias = Callable[[bytes, Version, int], DecodedBody]
+Encode: TypeAlias = Callable[[PredictionResult, Recorded | None], Response]
 
 T = TypeVar("T")
 
@@ -50,15 +57,28 @@ _OTHER_BRACKETS = 3  # Brackets of a body that belong to no row: of the body and
 
 
 async def predict_json(request: Request, selector: VersionSelector, decode: Decode, encode: Encode) -> Response:
-    """Read a JSON body, predict, and respond in JSON."""
+    """Read the body, predict, and respond."""
+    body = await bodies.read_body(request, get_services(request).max_json_bytes)
+    return await predict_body(request, selector, body, decode, encode)
+
+
+async def predict_body(
+    request: Request,
+    selector: VersionSelector,
+    body: bytes,
+    decode: Decode,
+    encode: Encode,
+    *,
+    size: BodySize | None = None,
+) -> Response:
+    """Predict for the rows of a body that has been read, and respond. By default, the body is JSON."""
     services = get_services(request)
-    body = await bodies.read_body(request, services.max_json_bytes)
-    executor = choose_executor(Workload(body_bytes=len(body)))
+    executor = choose_executor(Workload(body_bytes=len(body) if size is None else size.text))
     if executor is not Executor.INLINE:
-        return await run_in(executor, services, partial(_decode_and_predict, request, selector, body, decode, encode))
-    decoded = decode(body, services.max_instances)
+        compute = partial(_decode_and_predict, request, selector, body, decode, encode, size=size)
+        return await run_in(executor, services, compute)
     version = await selector.resolve_async()
-    job = _job(decoded, version)
+    job = _job(decode(body, version, services.max_instances), version)
     executor = choose_executor(job.work)
     if job.ids is not None and executor is Executor.INLINE:
         executor = Executor.THREAD  # It waits until the predictions are recorded.
@@ -75,12 +95,7 @@ async def run_in(executor: Executor, services: Services, compute: Callable[[], T
 
 def decode_request(body: bytes, max_rows: int) -> PredictRequest:
     """Decode a body of this service's own format. Raises MalformedBody or InvalidInput."""
-    # Count brackets before decoding, because invalid rows would take many times their length in memory. A valid row has
-    # one pair.
-    message = f"At most {max_rows} instances fit into one request. Send them in several requests, or as a table."
-    too_many = InvalidInput.at("/instances", message)
-    if len(body) > max_rows and has_more_brackets(body, max_rows + _OTHER_BRACKETS):
-        raise too_many if is_json(body.removeprefix(BOM_UTF8)) else not_json(body, "")
+    refuse_many_brackets(body, max_rows)
     if rows := split_records(body):
         payload = PredictRequest(instances=rows)
     elif _RECORDS.match(body) and is_json(body):
@@ -88,14 +103,37 @@ def decode_request(body: bytes, max_rows: int) -> PredictRequest:
     else:
         payload = bodies.decode(PredictRequest, body)
     if len(payload.instances) > max_rows:
-        raise too_many
+        raise too_many_rows(max_rows)
     return payload
 
 
-def decode_query(body: bytes, max_rows: int) -> DecodedBody:
+def refuse_many_brackets(body: bytes, max_rows: int, brackets: int = 1, *, has_tables: bool = True) -> None:
+    """Raise an error if a body of JSON has more rows, each with at most this number of pairs of brackets.
+
+    It is called before decoding, because invalid rows would take many times their length in memory.
+    """
+    most = max_rows * brackets + _OTHER_BRACKETS
+    if len(body) > most and has_more_brackets(body, most):
+        is_valid = is_json(body.removeprefix(BOM_UTF8))
+        raise too_many_rows(max_rows, has_tables=has_tables) if is_valid else not_json(body, "")
+
+
+def too_many_rows(max_rows: int, pointer: str = "/instances", *, has_tables: bool = True) -> InvalidInput:
+    """Return the error for a body with more rows. With `has_tables`, the format also takes tables."""
+    table = ", or as a table" if has_tables else ""
+    message = f"At most {max_rows} instances fit into one request. Send them in several requests{table}."
+    return InvalidInput.at(pointer, message)
+
+
+def decode_query(body: bytes, _: Version, max_rows: int) -> DecodedBody:
     """Decode a body of this service's own format to a query. Raises MalformedBody or InvalidInput."""
     payload = decode_request(body, max_rows)
     return DecodedBody(payload.query(), payload.prediction_id)
+
+
+def encode_json(result: PredictionResult, recorded: Recorded | None = None) -> Response:
+    """Return the response in this service's own format."""
+    return Response(encode_result(result, recorded), media_type=bodies.JSON)
 
 
 class _Job(NamedTuple):
@@ -117,12 +155,18 @@ def _job(decoded: DecodedBody, version: Version) -> _Job:
 
 
 def _decode_and_predict(
-    request: Request, selector: VersionSelector, body: bytes, decode: Decode, encode: Encode
+    request: Request,
+    selector: VersionSelector,
+    body: bytes,
+    decode: Decode,
+    encode: Encode,
+    *,
+    size: BodySize | None,
 ) -> Response:
     services = get_services(request)
-    with get_memory(request).reserved(bodies.decoding_bytes(body)):
-        decoded, version = decode(body, services.max_instances), selector()
-        return _predict(request, _job(decoded, version), encode)
+    with get_memory(request).reserved(bodies.decoding_bytes(body) if size is None else size.memory):
+        version = selector()
+        return _predict(request, _job(decode(body, version, services.max_instances), version), encode)
 
 
 def _predict(request: Request, job: _Job, encode: Encode) -> Response:
@@ -131,8 +175,8 @@ def _predict(request: Request, job: _Job, encode: Encode) -> Response:
     if (length := job.work.response_bytes) > MAX_RESPONSE:
         raise InvalidInput.at(
             query.pointer,
-            f"The answer would have about {length} bytes, and the limit is {MAX_RESPONSE}. Send fewer instances, or "
-            "accept a table.",
+            f"The answer would have about {length} bytes, and the limit is {MAX_RESPONSE}. Send fewer rows. "
+            "POST /predict can also return a table, which may be longer.",
         )
     recorded = None
     with get_memory(request).reserved(job.bytes):
@@ -141,13 +185,11 @@ def _predict(request: Request, job: _Job, encode: Encode) -> Response:
         else:
             result, bounds = predict(query, version, services.monitor)
             recorded = record(services, version, job.ids, result.predictions, bounds)
-        content = encode(result, recorded)
-    get_memory(request).reserve(len(content))
+        response = encode(result, recorded)
+    get_memory(request).reserve(len(response.body))
     services.metrics.predicted(len(query.rows))
     traffic.answered(request, version, len(query.rows), query, result.predictions)
-    headers = None
     if "null" in (query.options.missing, query.options.unknown):
-        headers = bodies.missing_rows(result.rows.missing, result.reasons)
-    response = Response(content, headers=headers, media_type=bodies.JSON)
+        response.headers.update(bodies.missing_rows(result.rows.missing, result.reasons))
     response.headers[VERSION] = str(version.card.version)
     return response

@@ -11,7 +11,7 @@ from starlette.responses import Response, StreamingResponse
 
 from app.data.batch import RowBatch
 from app.data.formats import BY_MEDIA_TYPE
-from app.data.formats.base import TableFormat
+from app.data.formats.base import ResultFormat, TableFormat
 from app.data.json_encoder import JsonEncoder
 from app.data.json_rows import as_rows
 from app.errors import InvalidInput
@@ -20,6 +20,7 @@ from app.prediction.predictor import Executor, PredictionResult, Workload, choos
 from app.prediction.query import PredictionQuery
 from app.prediction.selection import VersionSelector
 from app.prediction.tables import TableOptions, TablePrediction, TableRows, batches_of_rows
+from app.registry.version_file import Version
 from app.storage.spooled_output import SpooledOutput
 from app.web import bodies, traffic
 from app.web.decompression import content_encoding
@@ -45,10 +46,15 @@ async def predict_file(
     table_format: TableFormat,
     read_options: Callable[[], TableRequest],
     media_type: str,
+    *,
+    result_format: ResultFormat | None = None,
+    format_for: Callable[[Version], TableFormat] | None = None,
 ) -> Response:
     """Predict for the rows of a file and respond with a table of this media type.
 
-    `read_options` is called after the body was received, because a form may have options after its file.
+    `read_options` is called after the body was received, because a form may have options after its file. Without
+    `result_format`, the media type gives the format of the results. `format_for` returns a format that depends on the
+    version, in place of `table_format`.
     """
     services = get_services(request)
     encoding = content_encoding(request)
@@ -65,8 +71,10 @@ async def predict_file(
         stack.enter_context(get_memory(request).reserved(work))
 
         def predict() -> Response:
-            rows = TableRows(content, table_format, version, options, get_memory(request).reserve)
-            return _respond(request, rows.prediction(), rows.batches(services.max_upload_bytes), media_type, ids)
+            read_as = table_format if format_for is None else format_for(version)
+            rows = TableRows(content, read_as, version, options, get_memory(request).reserve)
+            written_as = media_type, result_format or BY_MEDIA_TYPE.get(media_type)
+            return _respond(request, rows.prediction(), rows.batches(services.max_upload_bytes), written_as, ids)
 
         return await run_in_threadpool(predict)
 
@@ -95,7 +103,8 @@ async def predict_rows(
             with memory.reserved(table_bytes(len(body), version.model, needs_design=_needs_design(options, ids))):
                 prediction = TablePrediction(version, options)
                 batches = batches_of_rows(rows, encoder, version, options, prediction.reasons)
-                return _respond(request, prediction, batches, media_type, ids)
+                written_as = media_type, BY_MEDIA_TYPE.get(media_type)
+                return _respond(request, prediction, batches, written_as, ids)
 
     return await run_in(choose_executor(Workload(body_bytes=len(body), tables=1)), services, predict)
 
@@ -106,13 +115,19 @@ def _needs_design(options: TableOptions, ids: str | None) -> bool:
 
 
 def _respond(
-    request: Request, prediction: TablePrediction, batches: Iterator[RowBatch], media_type: str, ids: str | None
+    request: Request,
+    prediction: TablePrediction,
+    batches: Iterator[RowBatch],
+    written_as: tuple[str, ResultFormat | None],
+    ids: str | None,
 ) -> Response:
     """Predict for all batches, then return the response with all of their results.
 
-    The predictions are recorded under the ids in the column `ids`, if there is one, once all of them are made.
+    `written_as` is the media type and the format of the results. The predictions are recorded under the ids in the
+    column `ids`, if there is one, once all of them are made.
     """
     services = get_services(request)
+    media_type, result_format = written_as
     recorder = None
     if ids is not None:
         recorder = TableRecorder(services, prediction, ids, get_memory(request).reserve)
@@ -129,7 +144,7 @@ def _respond(
     prediction.observer = services.monitor
     share = MemoryShare(get_memory(request))
     output = SpooledOutput(share.reserve, services.scratch.open, services.max_upload_bytes)
-    prediction.write(batches, BY_MEDIA_TYPE.get(media_type), output)
+    prediction.write(batches, result_format, output)
     services.metrics.predicted(prediction.rows)
     rows = (None, None) if sample is None else sample.collected()
     traffic.answered(request, prediction.version, prediction.rows, *rows)

@@ -63,9 +63,9 @@ def problem_from_error(name: str, message: str, details: Iterable[FieldError]) -
     return _problem(status, name, message, map(_detail, itertools.islice(details, MAX_DETAILS)))
 
 
-def problem_response(status: int, name: str, detail: str) -> Response:
-    """Return the response to a request that did not reach a route."""
-    return problem_document(_problem(status, name, detail), _headers(status, name))
+def problem_response(request: Request, render: Render, status: int, name: str, detail: str) -> Response:
+    """Return the response to a request that no route answered, rendered by `render`."""
+    return render(request, _problem(status, name, detail), _headers(status, name))
 
 
 def problem_document(problem: Mapping[str, Any], headers: Mapping[str, str]) -> Response:
@@ -164,7 +164,7 @@ def _problem_from_http(request: Request, error: HTTPException, allow: str) -> di
 
 @cache
 def _paths(app: FastAPI) -> list[str]:
-    return [context.path for context in iter_route_contexts(app.routes) if context.path]
+    return [context.path_format for context in iter_route_contexts(app.routes) if context.path_format]
 
 
 def _problem(status: int, name: str, detail: str, details: Iterable[dict[str, Any]] = ()) -> dict[str, Any]:

@@ -170,3 +170,11 @@ def _check_names(part: str, names: Sequence[str], known: Collection[str]) -> Non
         listed = f"Known are: {', '.join(sorted(known))}." if known else "None are known here."
         message = f"The {part} has unknown or repeated options. {details[0].message} {listed}"
         raise InvalidInput(message, details)
+
+
+def single_header(request: Request, name: str) -> str | None:
+    """Return the value of a header, or None if there is none. Raises InvalidInput if it is given more than once."""
+    values = request.headers.getlist(name)
+    if len(values) > 1:
+        raise InvalidInput.of_parameter(name, f"The header {name} is given more than once. Send it once.")
+    return values[0] if values else None

@@ -104,14 +104,19 @@ async def recognise(request: Request, accepted: tuple[str, ...]) -> Received:
     return received
 
 
-async def _open_form(received: Received) -> str:
-    """Read a form up to the rows in its part `file`. Return the media type of that part, or the one of its name."""
+async def open_form(received: Received) -> None:
+    """Read a form up to the content of its part `file`. Its type and its name are known then."""
     body = MultipartBody(received.content_type, received.stream())
     await body.open_file()
     received.is_form, received.fields, received.rest = True, body.form, body.rows()
     received.content_type, received.file_name = body.file_type, body.file_name
-    declared = _media_type(body.file_type)
-    suffix = body.file_name.rpartition(".")[2].lower()
+
+
+async def _open_form(received: Received) -> str:
+    """Read a form up to the rows in its part `file`. Return the media type of that part, or the one of its name."""
+    await open_form(received)
+    declared = _media_type(received.content_type)
+    suffix = received.file_name.rpartition(".")[2].lower()
     by_name = JSON.media_type if suffix == "json" else BY_SUFFIX[suffix].media_type if suffix in BY_SUFFIX else declared
     return declared if declared in _SPECIFIC else by_name
 
@@ -145,5 +150,5 @@ def _binary_format(request: Request, head: bytes) -> TableFormat | None:
         is_text = not head or (min(head[:8]) >= _FIRST_TEXT and head[0] < _END_ASCII)
         if is_text and encoding == IDENTITY:
             return None  # nearly always
-        return binary_format_of(head if encoding == IDENTITY else beginning(head, encoding)[:HEAD_BYTES])
+        return binary_format_of(beginning(head, encoding)[:HEAD_BYTES])
     return None

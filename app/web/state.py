@@ -45,6 +45,7 @@ class Services:
     access: Authorizer
     default_model: str
     capabilities: Path  # the trainer's, see app.jobs.host.devices
+    cors_origins: frozenset[str]  # Pages of these origins may read responses.
     logs_predictions: bool  # Logging a prediction takes longer than computing it.
     stopping: asyncio.Event  # Set when the service stops. Requests that wait or stream then end.
     evaluations: EvaluationStore

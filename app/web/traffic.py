@@ -15,11 +15,20 @@ from app.registry.version_file import Version
 from app.regression.sufficient_statistics import Array
 from app.web.shadows import rows_at_most
 from app.web.state import Services, get_services
-from app.web.version_headers import STICKY
+from app.web.version_headers import STICKY, min_version
 
 
-async def select(services: Services, request: Request, model: str, least: int | None) -> VersionSelector:
-    """Return the selector of the version that answers a request which names none."""
+async def select(
+    request: Request, model: str, version: int | None = None, *, may_split: bool = True
+) -> VersionSelector:
+    """Return the selector of the version that answers a request.
+
+    A split of the traffic applies only if the request names neither a version nor an alias. Raises InvalidInput if the
+    lowest version that the client accepts is not valid.
+    """
+    services, least = get_services(request), min_version(request, version)
+    if version is not None or not may_split:
+        return VersionSelector(services.registry, model, version, least)
     split = await _split_of(services, model)
     if split is None or _is_over(services, model, split):
         return VersionSelector(services.registry, model, None, least)

@@ -3,7 +3,11 @@
 import math
 from typing import Any
 
+from app.data.names import MAX_LISTED
+from app.errors import ModelFileInvalid, NotFound
 from app.monitoring.split_counts import Differences
+from app.prediction.column_differences import column_differences
+from app.registry.base import ModelReader
 from app.registry.splits import Split
 from app.web.state import Services
 
@@ -18,9 +22,10 @@ def traffic_to_view(services: Services, model: str) -> dict[str, Any]:
     """Return a model's traffic as `TrafficView`. This may wait. Raises ModelNotFound, Unavailable."""
     services.registry.versions(model)
     current, split = services.registry.served_number(model), split_in_force(services, model)
-    view: dict[str, Any] = {"model": model, "current": current, "set_at": None, "answered": {}, "shadow": None}
+    view: dict[str, Any] = {"model": model, "current": current}
     if split is None:
-        return {**view, "shares": {} if current is None else {str(current): 100}}
+        shares = {} if current is None else {str(current): 100}
+        return {**view, "shares": shares, "set_at": None, "answered": {}, "shadow": None, "column_differences": {}}
     counts = services.monitor.split(model, split.identity)
     shadow = None
     if split.shadow is not None:
@@ -40,7 +45,27 @@ def traffic_to_view(services: Services, model: str) -> dict[str, Any]:
             for number, each in sorted(counts.versions.items())
         },
         "shadow": shadow,
+        "column_differences": _column_differences(services.registry, model, split),
     }
+
+
+def _column_differences(registry: ModelReader, model: str, split: Split) -> dict[str, list[dict[str, str]]]:
+    """Return the differences from the current version by version with a share, if there are any.
+
+    A version that cannot be read has none, because the current version answers in its place.
+    """
+    found = {}
+    for number, share in split.shares.items():
+        if not share or number == split.current:
+            continue
+        try:
+            current = registry.card(model, split.current)
+            differences = column_differences(registry.card(model, number), current)[:MAX_LISTED]
+        except (NotFound, ModelFileInvalid):
+            continue
+        if differences:
+            found[str(number)] = [{"column": each.column, "detail": each.message} for each in differences]
+    return found
 
 
 def _differences(found: Differences) -> dict[str, Any]:

@@ -20,7 +20,7 @@ _REMEDIES = {
     "targets": 'Send the targets of each row, such as "targets": [[5], [6]].',
     "interval": "For 95 %, send 0.95.",
     "confidence": "For 95 %, send 0.95.",
-    "version": "The number of a version is whole, such as 1. For the current version, leave it out of the path.",
+    "version": "The number of a version is whole, such as 1. For the current version, leave it out.",
     "level": "For 95 %, send 0.95.",
 }
 _OTHER_NAMES_OF_ROWS = ("inputs", "input", "data", "rows", "records", "samples", "x", "features", "dataframe_records")
@@ -81,7 +81,7 @@ def sentence(fault: Fault, others: Sequence[Fault] = (), schema: type[BaseModel]
 
 
 def _whole_body(schema: type[BaseModel] | None) -> str:
-    """Return what to send in place of a body that is no object."""
+    """Return what to send in place of a body that is not an object."""
     return _ROWS if schema is None or "instances" in schema.model_fields else "Send an object."
 
 

@@ -42,7 +42,7 @@ _NUMBER = re.compile("0*[1-9][0-9]{0,11}")
 def min_version(request: Request, version: int | None) -> int | None:
     """Return the lowest number that the client accepts, or None.
 
-    Raises InvalidInput if it is not a number, or is above that of the `version` in the path.
+    Raises InvalidInput if it is not a number, or is above the `version` that the request names.
     """
     given = request.headers.getlist(MIN_VERSION)
     if not given:
@@ -51,7 +51,7 @@ def min_version(request: Request, version: int | None) -> int | None:
         raise _invalid("Linserve-Min-Version is not valid. Expected the number of a version, such as 2.")
     least = int(given[0])
     if version is not None and version < least:
-        raise _invalid(f"Linserve-Min-Version is {least}, but the path names version {version}. Omit one of them.")
+        raise _invalid(f"Linserve-Min-Version is {least}, but the request names version {version}. Omit one of them.")
     return least
 
 

@@ -6,11 +6,11 @@ from mlserver.types import InferenceResponse
 
 class Linear(MLModel):
     async def load(self):
-        self.weights = np.random.default_rng(0).normal(size=(3, 2))
+        self.weights = np.random.default_rng(0).normal(size=(10, 2))
         return True
 
     async def predict(self, payload):
         x = NumpyCodec.decode_input(payload.inputs[0])
         return InferenceResponse(
-            model_name=self.name, outputs=[NumpyCodec.encode_output("predictions", x @ self.weights)]
+            model_name=self.name, outputs=[NumpyCodec.encode_output("predictions", x @ self.weights[: x.shape[1]])]
         )

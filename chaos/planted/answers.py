@@ -17,12 +17,12 @@ def fast_path_keeps_its_version() -> None:
     PredictFastPath._expire = do_not_look
 
 
-@after("app.web.fast_path")
+@after("app.web.prepared_model")
 def parent_stated() -> None:
     """A response names the parent of the version that predicted."""
     from app.monitoring.taps import Tap
     from app.registry.version_file import Version
-    from app.web.fast_path import PreparedModel
+    from app.web.prepared_model import PreparedModel
 
     prepare = PreparedModel.__init__
 
@@ -42,7 +42,7 @@ def requests_under_way_dropped() -> None:
     shutdown = BoundedHttpProtocol.shutdown
 
     def drop(self: BoundedHttpProtocol) -> None:
-        if self._fast_path_request_id is None:
+        if self._match is None:
             shutdown(self)
         else:
             self.transport.close()

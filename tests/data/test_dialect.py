@@ -85,7 +85,8 @@ def test_skipped_lines_after_which_no_row_follows_are_named() -> None:
 
 
 def test_utf16_that_was_given_for_other_text_is_refused() -> None:
-    assert "not UTF-16 text, which `encoding`" in refusal("a,b\n1,2\n", ReadingOptions(encoding="utf-16")).message
+    message = refusal("a,b\n1,2\n", ReadingOptions(encoding="utf-16")).message
+    assert "The request says that the file is UTF-16 text, but it is not." in message
 
 
 def test_a_line_that_names_another_separator_is_refused() -> None:
@@ -296,7 +297,7 @@ def dialects(draw: st.DrawFn) -> Dialect:
     )
 
 
-@settings(max_examples=120)
+@settings(max_examples=60)
 @given(
     table=tables(),
     dialect=dialects(),

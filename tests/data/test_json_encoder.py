@@ -146,6 +146,15 @@ def test_a_gap_is_refused_unless_it_may_be_missing_or_is_filled() -> None:
     assert np.isnan(design(rows, missing=True)).any(axis=1).tolist() == [True, True, False]
 
 
+@pytest.mark.parametrize("name", ROW)
+def test_nan_is_a_gap_as_null_is_in_every_kind_of_column(name: str) -> None:
+    rows = [{**ROW, name: gap} for gap in (None, np.nan)]
+    null, nan = design(rows, missing=True)
+    assert np.isnan(null).any()
+    assert_array_equal(null, nan)
+    assert len(refused(rows).details) == 2
+
+
 def test_an_unseen_level_is_shown_to_its_sender_and_not_in_the_message_that_is_logged() -> None:
     species = Column("species", "category", tuple(f"level {n}" for n in range(100)))
     error = refused([["secret\u200b" + "x" * 200]], species)

@@ -18,6 +18,7 @@ def test_steps_from_scratch_are_those_of_the_service(service: Service) -> None:
     assert losses == pytest.approx([16740.3, 11840.2, 8531.4, 530.45], rel=1e-4)
 
 
+@pytest.mark.slow
 def test_a_data_loader_and_an_optimizer_take_the_steps_of_the_service(service: Service) -> None:
     loss, *_ = assert_equal(list(with_torch_nn(service.client)))
 

@@ -1,7 +1,8 @@
-"""Limits hold for concurrent requests, and records stay short."""
+"""Limits hold for concurrent requests, and records stay short and private."""
 
 import json
 import sqlite3
+import stat
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -134,3 +135,15 @@ def test_jobs_that_were_recorded_without_a_summary_are_read_and_cancelled(small:
     assert [one["model"] for one in queued(small)] == ["crop-yield"]
     small.client.post(f"/jobs/{job}/cancel")
     assert json.loads(small.client.get(f"/jobs/{job}").text)["status"] == "cancelled"
+
+
+def test_other_users_can_read_neither_uploaded_rows_nor_the_job_database(small: Service) -> None:
+    small.submit(**NOTEBOOK)
+    places = [small.state, *(small.state / name for name in ("spool", "jobs.sqlite", "jobs.sqlite-wal"))]
+    assert [place.name for place in places if stat.S_IMODE(place.stat().st_mode) & 0o077] == []
+
+
+def test_without_a_trainer_the_metrics_have_no_time_when_one_ran(small: Service) -> None:
+    small.submit(**NOTEBOOK)
+    lines = small.client.get("/metrics").text.splitlines()
+    assert not any(line.startswith("linserve_trainer_seen_timestamp_seconds ") for line in lines)

@@ -14,12 +14,20 @@ from typing import Any
 
 import pytest
 from service import MAX_SECONDS, NOTEBOOK, POLL_SECONDS, ROOT, Service, arm, wait_for
-from trainers import log_of, trainer
+from trainers import log_of, trainer, wait_until_ready
 
 from app.logs import LOG_INTERVAL_SECONDS
 
 ENDLESS = {"kind": "gradient_descent", "epochs": 10_000_000, "learning_rate": 1e-9}
 NOWHERE = "postgresql://linserve:hidden@127.0.0.1:1/jobs"  # pragma: allowlist secret
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """The same for all tests that leave no job behind."""
+    running = Service(tmp_path_factory.mktemp("shared"), trainer_mode="external").start()
+    yield running
+    running.stop()
 
 
 @pytest.fixture
@@ -64,35 +72,36 @@ def test_the_job_of_a_stopped_trainer_is_not_taken_over(alone: Service) -> None:
         alone.client.post(f"/jobs/{job_id}/cancel")
 
 
-def test_waiting_jobs_of_another_version_are_logged(alone: Service) -> None:
-    for _ in range(2):
-        alone.submit(**NOTEBOOK)
-    with closing(sqlite3.connect(alone.state / "jobs.sqlite", timeout=60)) as database, database:
+def test_waiting_jobs_of_another_version_are_logged(shared: Service) -> None:
+    jobs = [shared.submit(**NOTEBOOK) for _ in range(2)]
+    with closing(sqlite3.connect(shared.state / "jobs.sqlite", timeout=60)) as database, database:
         database.execute("UPDATE workflow_status SET application_version = '0'")
-    with trainer(alone, "one"):
-        wait_for(lambda: "trainer ready" in log_of(alone, "one").read_text())
+    with trainer(shared, "newer"):
+        wait_until_ready(shared, "newer")
     (line,) = [
-        record for record in lines_of(log_of(alone, "one")) if record["message"] == "jobs of another version wait"
+        record for record in lines_of(log_of(shared, "newer")) if record["message"] == "jobs of another version wait"
     ]
     assert (line["level"], line["jobs"]) == ("WARNING", 2)
+    for job in jobs:
+        shared.client.post(f"/jobs/{job}/cancel")
 
 
-def test_the_metrics_have_the_time_when_a_trainer_last_ran(alone: Service) -> None:
+def test_the_metrics_have_the_time_when_a_trainer_last_ran(shared: Service) -> None:
     def seen() -> float | None:
-        lines = alone.client.get("/metrics").text.splitlines()
+        lines = shared.client.get("/metrics").text.splitlines()
         found = [line for line in lines if line.startswith("linserve_trainer_seen_timestamp_seconds ")]
         return float(found[0].split()[1]) if found else None
 
-    assert seen() is None
+    before = seen()  # None, unless a test ran a trainer
     began = time.time()
-    with trainer(alone, "one"):
-        wait_for(seen)
+    with trainer(shared, "one"):
+        wait_for(lambda: seen() != before)
         first = seen()
         assert first is not None
         assert began - 1 < first < time.time() + 1  # A file system rounds times.
         wait_for(lambda: seen() != first)
     last = seen()
-    alone.job(alone.submit(**NOTEBOOK))
+    shared.client.post(f"/jobs/{shared.submit(**NOTEBOOK)}/cancel")
     assert seen() == last
 
 
@@ -106,6 +115,7 @@ def test_a_trainer_takes_only_processor_time_that_no_other_process_needs(tmp_pat
             process.kill()
 
 
+@pytest.mark.slow
 def test_each_process_logs_in_one_line_that_it_cannot_reach_the_database(tmp_path: Path) -> None:
     began = time.monotonic()
     service = Service(tmp_path, trainer_mode="external", database_url=NOWHERE).start()

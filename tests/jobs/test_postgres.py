@@ -54,6 +54,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory, postgres: Postgres) -> Ite
     started.stop()
 
 
+@pytest.mark.slow
 def test_a_job_of_one_service_is_run_by_a_trainer_elsewhere_and_seen_by_the_other(cluster: Cluster) -> None:
     first, second = cluster.services
     job = first.submit(**NOTEBOOK)

@@ -30,8 +30,9 @@ def url(postgres: Postgres) -> str:
 
 
 @pytest.fixture
-def queues(url: str, tmp_path: Path) -> Iterator[list[JobQueue]]:
+def queues(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[JobQueue]]:
     """Queues of two machines: each has its own folder of uploads and its own lock file."""
+    monkeypatch.setattr("app.jobs.dbos_store.TURN_SECONDS", MAX_SECONDS)  # a busy machine records few jobs in 5 s
     opened = []
     for name in ("first", "second"):
         (tmp_path / name).mkdir()

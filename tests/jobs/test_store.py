@@ -4,7 +4,7 @@ import contextlib
 import queue
 import threading
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -12,13 +12,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import sqlalchemy as sa
+from dbos import DBOSClient
 from postgres import Postgres
 from service import MAX_SECONDS, wait_for
 
 from app.errors import Conflict
+from app.jobs.dbos_database import new_engine
 from app.jobs.dbos_store import DBOSStore
-from app.jobs.job import Failure, Job, JobFailed, JobFilter, Status
-from app.jobs.store import JobHandler, JobStore
+from app.jobs.job import Failure, Job, JobFailed, JobFilter, JobKey, Status
+from app.jobs.store import JobHandler, JobStore, UnfinishedJob
 from app.regression.solvers import Exact
 from app.training.progress import PUBLISHING, JobCancelled, Progress
 from app.training.request import TrainingRequest
@@ -26,6 +29,8 @@ from app.training.request import TrainingRequest
 if TYPE_CHECKING:
     from app.jobs.dbos_worker import DBOSWorkerStore
 
+TIME = 1767225600000  # the beginning of 2026
+FUTURE = 4102444800000  # the beginning of 2100
 RESULT: dict[str, Any] = {"version": 3, "metrics": {"mse": 0.5}, "warnings": ["few rows"]}
 
 
@@ -33,6 +38,7 @@ RESULT: dict[str, Any] = {"version": 3, "metrics": {"mse": 0.5}, "warnings": ["f
 class Database:
     """Opens stores of the same records."""
 
+    url: str
     store: Callable[[], JobStore]
     worker: Callable[[JobHandler], AbstractContextManager["DBOSWorkerStore"]]
 
@@ -81,7 +87,30 @@ def open_database(request: pytest.FixtureRequest, folder: Path) -> Database:
                 store._engine.dispose()
             lease.release()
 
-    return Database(lambda: DBOSStore(url), worker)
+    return Database(url, lambda: DBOSStore(url), worker)
+
+
+def set_time(url: str, milliseconds: float, job_ids: Sequence[str]) -> None:
+    """Change the time at which jobs were recorded."""
+    with changing(url) as (connection, jobs):
+        connection.execute(sa.update(jobs).where(jobs.c.workflow_uuid.in_(job_ids)).values(created_at=milliseconds))
+
+
+def remove(url: str, *job_ids: str) -> None:
+    """Remove records, as a trainer does that prunes them."""
+    with changing(url) as (connection, jobs):
+        connection.execute(sa.delete(jobs).where(jobs.c.workflow_uuid.in_(job_ids)))
+
+
+@contextlib.contextmanager
+def changing(url: str) -> Iterator[tuple[sa.Connection, sa.TableClause]]:
+    schema = None if url.startswith("sqlite") else "dbos"
+    columns = ("workflow_uuid", "created_at", "started_at_epoch_ms", "completed_at", "application_name")
+    jobs = sa.table("workflow_status", *(sa.column(name) for name in columns), schema=schema)
+    engine = new_engine(url)
+    with engine.begin() as connection:
+        yield connection, jobs
+    engine.dispose()
 
 
 DATABASES = ("sqlite", "postgres")
@@ -143,8 +172,21 @@ def end_of(store: JobStore, job_id: str) -> Job:
     return job_of(store, job_id)
 
 
-def ids(jobs: Any) -> list[str]:
+def ids(jobs: Iterable[Job | UnfinishedJob]) -> list[str]:
     return [job.id for job in jobs]
+
+
+def page_of(
+    store: JobStore, limit: int, after: JobKey | None = None, **conditions: Any
+) -> tuple[list[str], JobKey | None]:
+    jobs, last = store.list_jobs(JobFilter(**conditions), limit=limit, after=after)
+    return ids(jobs), last
+
+
+def listed(store: JobStore, **conditions: Any) -> list[str]:
+    found, last = page_of(store, 99, **conditions)
+    assert last is None
+    return found
 
 
 Work = Callable[[str, dict[str, Any]], dict[str, Any]]
@@ -172,6 +214,7 @@ class Handler:
 class Running:
     """A database with a worker. Each test uses a model of its own."""
 
+    url: str
     store: JobStore
     worker: "DBOSWorkerStore"
     handler: Handler
@@ -187,7 +230,7 @@ def running(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     store, handler = database.store(), Handler()
     store.connect()
     with database.worker(handler) as worker:
-        yield Running(store, worker, handler)
+        yield Running(database.url, store, worker, handler)
     store.close()
 
 
@@ -198,7 +241,7 @@ def test_a_new_job_is_queued_and_its_record_has_its_upload_and_fingerprint(store
     assert (record.upload, record.fingerprint) == ("rows", "print")
     job = record.job
     assert (job.id, job.status, job.model) == (job_id, Status.QUEUED, "crop")
-    assert before <= job.created_at <= datetime.now(UTC)
+    assert before <= job.created_at <= datetime.now(UTC) + timedelta(milliseconds=1)  # Postgres rounds it
     assert (job.started_at, job.finished_at, job.version, job.progress, job.error) == (None,) * 5
 
 
@@ -228,26 +271,136 @@ def test_unknown_jobs_are_not_found(store: JobStore) -> None:
 
 
 def test_jobs_are_listed_newest_first_in_pages(store: JobStore) -> None:
-    added = [add(store, position) for position in range(1, 6)]
-    now = datetime.now(UTC)
-    assert ids(store.list_jobs(JobFilter(), end=now, limit=10, offset=0)) == added[::-1]
-    assert ids(store.list_jobs(JobFilter(), end=now, limit=2, offset=1)) == added[::-1][1:3]
-    assert ids(store.list_jobs(JobFilter(), end=now - timedelta(hours=1), limit=10, offset=0)) == []
+    first, second, third, fourth, fifth = [add(store, position) for position in range(1, 6)]
+    assert page_of(store, 9) == ([fifth, fourth, third, second, first], None)
+    page, last = page_of(store, 2)
+    assert page == [fifth, fourth]
+    page, last = page_of(store, 2, last)
+    assert page == [third, second]
+    assert page_of(store, 2, last) == ([first], None)
+    assert page_of(store, 1, last) == ([first], None)
+
+
+@pytest.mark.parametrize("positions", [(1, 2, 3, 4), (1, 1, 2, 2)], ids=str)
+def test_jobs_recorded_at_the_same_time_are_listed_once_in_the_order_of_their_positions(
+    database: Database, store: JobStore, positions: tuple[int, ...]
+) -> None:
+    position_of = {add(store, position): position for position in positions}
+    set_time(database.url, TIME, [*position_of])
+    found = listed(store)
+    assert [position_of[job_id] for job_id in found] == sorted(positions, reverse=True)
+    pages, last = page_of(store, 1)
+    while last is not None:
+        page, last = page_of(store, 1, last)
+        pages += page
+    assert pages == found
+    assert set(found) == set(position_of)
+
+
+@pytest.mark.parametrize("same_time", [True, False])
+def test_a_job_recorded_between_two_pages_does_not_shift_the_second(
+    database: Database, store: JobStore, *, same_time: bool
+) -> None:
+    first, second, third = [add(store, position) for position in range(1, 4)]
+    page, last = page_of(store, 1)
+    fourth = add(store, 4)
+    if same_time:
+        assert last is not None
+        set_time(database.url, last.created_at, [first, second, third, fourth])
+    assert (page, page_of(store, 2, last)) == ([third], ([second, first], None))
+    assert listed(store) == [fourth, third, second, first]
+
+
+def test_jobs_that_end_between_two_pages_of_a_status_do_not_shift_the_second(store: JobStore) -> None:
+    first, second, third, fourth, fifth = [add(store, position) for position in range(1, 6)]
+    page, last = page_of(store, 2, status=Status.QUEUED)
+    assert page == [fifth, fourth]
+    store.cancel(fifth)
+    store.cancel(fourth)
+    store.cancel(second)
+    assert page_of(store, 2, last, status=Status.QUEUED) == ([third, first], None)
+    assert listed(store, status=Status.CANCELLED) == [fifth, fourth, second]
+
+
+def test_a_list_continues_after_a_job_that_was_pruned(database: Database, store: JobStore) -> None:
+    first, second, third, fourth = [add(store, position) for position in range(1, 5)]
+    page, last = page_of(store, 2)
+    assert page == [fourth, third]
+    remove(database.url, third, fourth)
+    assert page_of(store, 1, last)[0] == [second]
+    added = add(store, 5)
+    assert page_of(store, 9, last)[0][-2:] == [second, first]
+    assert listed(store) == [added, second, first]
+
+
+def test_a_list_begins_after_any_key(store: JobStore) -> None:
+    job_id = add(store)
+    largest = 2**63 - 1
+    assert page_of(store, 1, JobKey(largest, largest, job_id)) == ([job_id], None)
+    assert page_of(store, 1, JobKey(0, 0, job_id), since=datetime(1, 1, 1, tzinfo=UTC)) == ([], None)
+
+
+def test_a_job_is_listed_although_the_clock_of_the_database_is_ahead(database: Database, store: JobStore) -> None:
+    job_id = add(store)
+    set_time(database.url, FUTURE, [job_id])
+    assert listed(store) == [job_id]
+
+
+def test_a_page_with_a_job_that_is_pruned_while_it_is_read_is_followed_by_the_next(
+    database: Database, store: JobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second, third = [add(store, position) for position in range(1, 4)]
+    read = DBOSClient.list_workflows
+
+    def prune_and_read(*arguments: Any, **conditions: Any) -> Any:
+        remove(database.url, second)
+        return read(*arguments, **conditions)
+
+    monkeypatch.setattr(DBOSClient, "list_workflows", prune_and_read)
+    page, last = page_of(store, 2)
+    assert page == [third]
+    assert page_of(store, 2, last) == ([first], None)
 
 
 def test_a_list_has_only_the_jobs_that_meet_its_conditions(store: JobStore) -> None:
-    crop, other = add(store), add(store, model="other")
+    crop, other = add(store), add(store, 2, model="other")
     store.cancel(crop)
     now = datetime.now(UTC)
+    assert listed(store, model="other") == [other]
+    assert listed(store, status=Status.CANCELLED) == [crop]
+    assert listed(store, status=Status.QUEUED, model="crop") == []
+    assert listed(store, since=now - timedelta(hours=1)) == [other, crop]
+    assert listed(store, since=now + timedelta(hours=1)) == []
 
-    def listed(**conditions: Any) -> list[str]:
-        return ids(store.list_jobs(JobFilter(**conditions), end=now + timedelta(seconds=1), limit=10, offset=0))
 
-    assert listed(model="other") == [other]
-    assert listed(status=Status.CANCELLED) == [crop]
-    assert listed(status=Status.QUEUED, model="crop") == []
-    assert listed(since=now - timedelta(hours=1)) == [other, crop]
-    assert listed(since=now + timedelta(hours=1)) == []
+def test_a_list_has_no_workflow_of_another_application_and_one_of_an_unknown_application(
+    database: Database, store: JobStore
+) -> None:
+    other, unknown = add(store), add(store, 2)
+    with changing(database.url) as (connection, jobs):
+        for job_id, application in ((other, "other"), (unknown, None)):
+            change = sa.update(jobs).where(jobs.c.workflow_uuid == job_id).values(application_name=application)
+            assert connection.execute(change).rowcount == 1
+    assert listed(store) == ids(store.unfinished()) == [unknown]
+
+
+@pytest.mark.parametrize("time", [TIME + 123, TIME + 122.9998])
+def test_a_list_since_the_time_of_a_job_has_that_job(database: Database, store: JobStore, time: float) -> None:
+    """DBOS multiplies a fraction of a second in SQLite, so a time may be just below its millisecond."""
+    job_id = add(store)
+    set_time(database.url, time, [job_id])
+    created_at = job_of(store, job_id).created_at
+    assert created_at == datetime(2026, 1, 1, microsecond=123_000, tzinfo=UTC)
+    assert listed(store, since=created_at) == [job_id]
+    assert listed(store, since=created_at + timedelta(milliseconds=1)) == []
+
+
+def test_no_time_of_a_job_is_before_an_earlier_one(database: Database, store: JobStore) -> None:
+    job_id = add(store)
+    with changing(database.url) as (connection, jobs):
+        connection.execute(sa.update(jobs).values(created_at=TIME + 2, started_at_epoch_ms=TIME + 1, completed_at=TIME))
+    job = job_of(store, job_id)
+    assert job.created_at == job.started_at == job.finished_at == datetime(2026, 1, 1, microsecond=2000, tzinfo=UTC)
 
 
 def test_unfinished_jobs_have_their_model_and_position(store: JobStore) -> None:
@@ -323,8 +476,8 @@ def test_the_progress_of_a_running_job_is_read_but_not_listed(running: Running) 
     assert (job.status, job.progress, job.loss_curve) == (Status.RUNNING, progress, ((0, 4.0), (2, 1.5)))
     unknown = "00000000-0000-0000-0000-000000000000"
     assert running.store.progress([unknown, job_id]) == {job_id: progress}
-    (listed,) = running.store.list_jobs(JobFilter(model="reporting"), end=datetime.now(UTC), limit=9, offset=0)
-    assert (listed.status, listed.progress, listed.loss_curve) == (Status.RUNNING, None, None)
+    ((job,), _) = running.store.list_jobs(JobFilter(model="reporting"), limit=9)
+    assert (job.status, job.progress, job.loss_curve) == (Status.RUNNING, None, None)
     gate.open.set()
     assert end_of(running.store, job_id).progress == progress
 
@@ -466,15 +619,16 @@ def test_the_oldest_ended_jobs_are_pruned_and_unfinished_ones_stay(running: Runn
     gate = Gate()
     waiting = running.add("unpruned", lambda *_: gate.wait())
     assert gate.reached.wait(MAX_SECONDS)
-    ended = [add(running.store, 10, model="unpruned") for _ in range(3)]
+    ended = [add(running.store, position, model="unpruned") for position in (10, 11, 12)]
     for job_id in ended:
         running.store.cancel(job_id)
-    running.worker.prune(1)
-    left = running.store.list_jobs(JobFilter(), end=datetime.now(UTC), limit=99, offset=0)
+    set_time(running.url, FUTURE, ended)  # other tests added jobs to the same store just now
+    running.worker.prune(2)
+    left, _ = running.store.list_jobs(JobFilter(), limit=99)
     gate.open.set()
     end_of(running.store, waiting)
-    assert len([job for job in left if job.status.ended]) == 1
-    assert [job.id for job in left if job.status == Status.RUNNING] == [waiting]
+    assert ids(job for job in left if job.status.ended) == [ended[2], ended[1]]
+    assert ids(job for job in left if job.status == Status.RUNNING) == [waiting]
 
 
 def test_the_uploads_of_all_jobs_are_known_and_which_have_ended(running: Running) -> None:

@@ -12,6 +12,8 @@ from service import NOTEBOOK, Service, arm, wait_for
 
 from app.storage import Store, open_store
 
+pytestmark = pytest.mark.slow  # tests/test_cluster.py has the fast tests of uploads in a bucket
+
 
 @pytest.fixture(scope="module")
 def proxy() -> Iterator[buckets.FaultyProxy]:
@@ -43,8 +45,7 @@ def uploads(store: Store) -> list[str]:
 
 
 def test_rows_are_in_the_bucket_until_their_job_ends(service: Service, store: Store) -> None:
-    answer = service.client.post("/train", json=NOTEBOOK, headers={"prefer": "wait=60"})
-    assert answer.json()["status"] == "succeeded", answer.text
+    assert service.train(**NOTEBOOK)["status"] == "succeeded"
     wait_for(lambda: not uploads(store))
     service.finish_jobs()
 
@@ -66,7 +67,6 @@ def test_a_training_gets_503_before_it_is_acknowledged(
     assert uploads(store) == []
 
 
-@pytest.mark.slow
 def test_a_job_that_was_acknowledged_outlasts_an_outage(
     service: Service, store: Store, proxy: buckets.FaultyProxy
 ) -> None:
@@ -77,7 +77,6 @@ def test_a_job_that_was_acknowledged_outlasts_an_outage(
     wait_for(lambda: not uploads(store))
 
 
-@pytest.mark.slow
 def test_a_worker_that_is_killed_before_it_records_the_job_leaves_only_an_old_upload(
     service: Service, store: Store
 ) -> None:
@@ -89,4 +88,5 @@ def test_a_worker_that_is_killed_before_it_records_the_job_leaves_only_an_old_up
     service.kill()
     service.start()
     assert service.client.get("/jobs").json()["items"] == jobs
-    assert len(uploads(store)) == 1
+    (orphan,) = uploads(store)
+    store.delete(orphan)

@@ -2,7 +2,6 @@
 
 import logging
 import threading
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
@@ -13,6 +12,7 @@ import numpy as np
 import pytest
 from memory_store import MemoryStore
 from mixed import FEATURES, TABLE, rows_of, version_of_table
+from service import wait_for
 from trained import model_of, version_of
 
 from app.errors import StoreUnavailable
@@ -478,11 +478,11 @@ def test_blobs_are_removed_when_their_buckets_have_aged_out(workers: Workers, mo
 def test_predictions_in_many_threads_lose_no_count_while_others_read(workers: Workers) -> None:
     monitor, version = workers.new(), version_of_numbers()
     rows = np.full((2, 3), 20.0)
-    stop = time.monotonic() + 0.5
+    stop = threading.Event()
     counts = [0] * 4
 
     def predict(place: int) -> None:
-        while time.monotonic() < stop:
+        while not stop.is_set():
             monitor.note(version, rows)
             counts[place] += 2
 
@@ -490,11 +490,13 @@ def test_predictions_in_many_threads_lose_no_count_while_others_read(workers: Wo
     threads = [threading.Thread(target=predict, args=(place,)) for place in range(3)]
     for thread in threads:
         thread.start()
-    while time.monotonic() < stop:
+    for _ in range(20):
         for _ in range(100):
             tap.note([[20.0, 20.0, 20.0]], 1)
             counts[3] += 1
         monitor.drift(version, DAY)
+    wait_for(lambda: all(counts))
+    stop.set()
     for thread in threads:
         thread.join()
 

@@ -1,39 +1,59 @@
-"""Pages in a real browser, Debian's chromium, without a network."""
+"""Pages in a real browser, Debian's chromium, without a network.
+
+The files in this folder share a browser and services, so each test uses names of models of its own, and expects nothing
+of the number of models and jobs. `crop-yield` keeps its only version.
+"""
 
 import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from axe_playwright_python.sync_playwright import Axe  # type: ignore[import-untyped]
-from browsing import CHROMIUM, FLAGS
-from playwright.sync_api import Browser, Page, Request, sync_playwright
-from service import Service
+from accessibility import violations
+from browsing import CHROMIUM, FLAGS, WAIT
+from playwright.sync_api import Browser, Page, Request, expect, sync_playwright
+from service import JOB_SECONDS, Service
+from shown_models import train_models
+from sign_in import guarded_service
 
-WAIT = 120_000  # milliseconds
+expect.set_options(timeout=WAIT)
 
 PHONE = {"width": 360, "height": 740}
 DESKTOP = {"width": 1280, "height": 800}
 FOUR_K = {"width": 3840, "height": 2160}
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def browser() -> Iterator[Browser]:
-    """One browser for the tests of a module. While it runs, no test in the same process can run an event loop."""
-    if not CHROMIUM.exists():
-        pytest.skip(f"{CHROMIUM} is not installed")
+    """One browser for the tests in this folder. While it runs, no test in the same process can run an event loop."""
+    if CHROMIUM is None:
+        pytest.skip("Debian's chromium is not installed")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, headless=True, args=FLAGS)
         yield browser
         browser.close()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    """A running service for the tests of a module, which may train and promote."""
-    running = Service(tmp_path_factory.mktemp("site")).start()
+    """A running service without keys for the tests in this folder, which may train and promote."""
+    running = Service(tmp_path_factory.mktemp("site"), max_wait_seconds=str(JOB_SECONDS)).start()
     yield running
     running.stop()
+
+
+@pytest.fixture(scope="package")
+def shown(site: Service) -> Service:
+    """The site with the models of `shown_models.train_models`."""
+    train_models(site)
+    return site
+
+
+@pytest.fixture(scope="package")
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """A running service with keys for the tests in this folder, which may train and promote."""
+    with guarded_service(tmp_path_factory.mktemp("guarded")) as running:
+        yield running
 
 
 @pytest.fixture
@@ -48,7 +68,8 @@ def open_page(browser: Browser) -> Iterator[Callable[..., Page]]:
     hosts: set[str] = set()
 
     def opened(**options: Any) -> Page:
-        context = browser.new_context(**{"viewport": DESKTOP, "reduced_motion": "reduce", **options})
+        usual = {"viewport": DESKTOP, "reduced_motion": "reduce", "locale": "en-GB"}
+        context = browser.new_context(**{**usual, **options})
         contexts.append(context)
         page = context.new_page()
         page.set_default_timeout(WAIT)
@@ -81,12 +102,10 @@ def _host_of(request: Request) -> str:
 
 @pytest.fixture
 def assert_accessible() -> Callable[[Page], None]:
-    """A function that asserts that axe-core finds no violation on a page."""
+    """A function that asserts that axe-core finds no violation on a page, in the light and in the dark scheme."""
 
     def check(page: Page) -> None:
-        found = Axe().run(page).response["violations"]
-        listed = [f"{one['id']}: {one['help']}: {[node['html'] for node in one['nodes']]}" for one in found]
-        assert listed == []
+        assert violations(page) == []
 
     return check
 
@@ -102,27 +121,3 @@ def assert_fits() -> Callable[[Page], None]:
             assert wide == 0, (viewport, wide)
 
     return check
-
-
-@pytest.fixture
-def weight_of(browser: Browser) -> Iterator[Callable[[str], int]]:
-    """A function that returns the bytes of all responses for the first visit of a page."""
-    contexts = []
-
-    def measure(url: str) -> int:
-        context = browser.new_context()
-        contexts.append(context)
-        page = context.new_page()
-        sizes: list[int] = []
-        page.on("requestfinished", lambda request: sizes.append(_bytes_of(request)))
-        page.goto(url, wait_until="networkidle")
-        return sum(sizes)
-
-    yield measure
-    for context in contexts:
-        context.close()
-
-
-def _bytes_of(request: Request) -> int:
-    sizes = request.sizes()
-    return sizes["responseBodySize"] + sizes["responseHeadersSize"]

@@ -9,12 +9,13 @@ from typing import Any
 import httpx
 import pytest
 from playwright.sync_api import Page, expect
-from service import NOTEBOOK, Service, arm, wait_for
+from service import MAX_SECONDS, NOTEBOOK, Service, arm, wait_for
+
+from app.regression.solvers.gradient_descent import MAX_EPOCHS
 
 HTML = {"accept": "text/html"}
 NAMED = {**NOTEBOOK, "feature_names": ["temp", "rainfall", "humidity"], "target_names": ["apples", "oranges"]}
-ENDLESS = {"kind": "gradient_descent", "epochs": 10_000_000, "learning_rate": 1e-7}
-WAIT = 120_000  # milliseconds
+ENDLESS = {"kind": "gradient_descent", "epochs": MAX_EPOCHS, "learning_rate": 1e-7}
 
 
 @pytest.fixture
@@ -40,21 +41,21 @@ def test_a_running_descent_is_shown_live_and_can_be_cancelled(
 ) -> None:
     page.goto(f"{site.url}/jobs/{endless}")
 
-    expect(field(page, "phase")).to_have_text("Fitting", timeout=WAIT)
-    expect(page.locator("#plot canvas")).to_be_visible(timeout=WAIT)
-    expect(page.get_by_role("img", name="Learning rate and its bound")).to_be_visible(timeout=WAIT)
+    expect(field(page, "phase")).to_have_text("Fitting")
+    expect(page.locator("#plot canvas")).to_be_visible()
+    expect(page.get_by_role("img", name="Learning rate and its bound")).to_be_visible()
     epoch = field(page, "epoch").inner_text()
-    expect(field(page, "epoch")).not_to_have_text(epoch, timeout=WAIT)
+    expect(field(page, "epoch")).not_to_have_text(epoch)
     assert page.evaluate("document.getElementById('plot').getAttribute('aria-label')").startswith("Loss curve.")
     page.get_by_label("Logarithmic loss axis").uncheck()
     expect(page.locator("#plot canvas")).to_be_visible()
     page.get_by_text("The numbers").click()
-    expect(page.get_by_role("row", name="0", exact=False).first).to_be_visible(timeout=WAIT)
+    expect(page.get_by_role("row", name="0", exact=False).first).to_be_visible()
     assert_accessible(page)
     assert_fits(page)
 
     page.get_by_role("button", name="Cancel the job").click()
-    expect(field(page, "status")).to_have_text("cancelled", timeout=WAIT)
+    expect(field(page, "status")).to_have_text("cancelled")
     expect(page.get_by_text("The job was cancelled.")).to_be_visible()
 
 
@@ -69,7 +70,7 @@ def test_the_end_of_a_job_is_shown_without_a_reload(
     page.evaluate("window.sameDocument = true")
     site.client.post(f"/jobs/{endless}/cancel")
 
-    expect(field(page, "status")).to_have_text("succeeded", timeout=WAIT)
+    expect(field(page, "status")).to_have_text("succeeded")
     expect(page.locator("#news")).to_contain_text("The job has succeeded. Version 1 is ready.")
     expect(page).to_have_title(re.compile("^succeeded: "))
     expect(page.locator("#plot canvas")).to_be_visible()
@@ -86,7 +87,7 @@ def test_a_failed_job_names_the_place_and_its_texts_are_escaped(
 ) -> None:
     script = "<script>alert(1)</script>"
     table = f'a,{script},y\n1,2,3\n4,5,6\n7,"{script}",8\n9,10,11\n12,13,14\n'
-    params = {"model": "hostile", "targets": "y"}
+    params = {"model": "faulty", "targets": "y"}
     headers = {"content-type": "text/csv"}
     job = site.ended_job(site.client.post("/train", content=table, params=params, headers=headers))
     assert job["status"] == "failed"
@@ -138,7 +139,7 @@ def test_a_job_that_publishes_is_not_cancelled_and_the_page_says_so(tmp_path: Pa
         cookies, fields = form(service, job_id)
         headers = {**HTML, "origin": service.url}
         answer = httpx.post(
-            f"{service.url}/jobs/{job_id}/cancel", data=fields, cookies=cookies, headers=headers, timeout=60
+            f"{service.url}/jobs/{job_id}/cancel", data=fields, cookies=cookies, headers=headers, timeout=MAX_SECONDS
         )
         assert answer.status_code == 409
         assert "already publishing its version" in answer.text
@@ -147,7 +148,7 @@ def test_a_job_that_publishes_is_not_cancelled_and_the_page_says_so(tmp_path: Pa
 
 
 def test_the_latest_job_has_a_url_and_an_unknown_one_a_page(site: Service) -> None:
-    job = site.train(**NOTEBOOK)
+    job = site.train(**NAMED, model="latest")
     latest = site.client.get("/jobs/latest", headers=HTML)
     assert (latest.status_code, latest.headers["location"]) == (303, f"/jobs/{job['id']}")
     unknown = site.client.get(f"/jobs/{'0' * 36}", headers=HTML)

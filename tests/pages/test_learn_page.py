@@ -12,7 +12,7 @@ import httpx
 import numpy as np
 import pytest
 from playwright.sync_api import Page, expect
-from service import INPUTS, TARGETS, Service
+from service import INPUTS, JOB_SECONDS, TARGETS, Service
 
 from app.regression import worked_example as example
 from app.regression.solvers.gradient_descent import GradientDescent
@@ -118,7 +118,9 @@ def test_extreme_values_have_a_page(site: Service, query: str) -> None:
 def test_the_commands_of_the_page_take_its_steps(site: Service, tmp_path: Path) -> None:
     outputs = []
     for command in commands(read(site).text):
-        quiet = command.replace("curl ", "curl --silent --show-error --fail-with-body ").replace("wait=10", "wait=60")
+        quiet = command.replace("curl ", "curl --silent --show-error --fail-with-body ").replace(
+            "wait=10", f"wait={JOB_SECONDS:.0f}"
+        )
         done = subprocess.run(["bash", "-euc", quiet], cwd=tmp_path, capture_output=True, text=True, check=False)
         assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
         outputs.append(documents(done.stdout))

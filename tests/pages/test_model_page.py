@@ -2,20 +2,27 @@
 
 import json
 import re
+import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import replace
+from html import unescape
+from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import httpx
 import numpy as np
 import pytest
-from html_forms import Form, Page
+from html_forms import Form, Page, weight_of
 from playwright.sync_api import Page as BrowserPage
-from playwright.sync_api import expect
+from playwright.sync_api import Route, expect
 from service import NOTEBOOK, Service, wait_for
-from shown_models import SCRIPT, train_models, trained
-from sign_in import browser_of, guarded_service, sign_in
+from shown_models import SCRIPT, trained
+from sign_in import browser_of, sign_in
+from yields import publish_yields
 
+from app.exchange import EXPORTS
 from app.pages.lineage import MAX_VERSIONS
 from app.registry.folder.publisher import FolderPublisher
 
@@ -24,15 +31,15 @@ DEEP = 60  # versions of the model `deep`
 
 
 @pytest.fixture(scope="module")
-def models(site: Service) -> Service:
-    train_models(site)
-    registry = FolderPublisher(site.models)
+def models(shown: Service) -> Service:
+    """The site with the models that are shown, and with `deep`, which has many versions."""
+    registry = FolderPublisher(shown.models)
     first = registry.version("crop-yield", 1)
     for number in range(DEEP):
         parent = number if number % 7 else None
         card = replace(first.card, model="deep", parent=parent, upload=None, mode="update" if parent else "replace")
         registry.publish(card, first.model, promote=True)
-    return site
+    return shown
 
 
 @pytest.fixture
@@ -178,28 +185,35 @@ def test_a_version_is_rolled_back_and_promoted_again_and_a_stale_page_changes_no
         assert client.post(form.action, data=form.fields | {"version": version}).status_code in (404, 422)
 
 
-def test_with_keys_only_an_administrator_promotes(tmp_path_factory: pytest.TempPathFactory) -> None:
-    with guarded_service(tmp_path_factory.mktemp("guarded")) as guarded, browser_of(guarded) as client:
-        registry = FolderPublisher(guarded.models)
-        first = registry.version("crop-yield", 1)
-        registry.publish(replace(first.card, upload=None), first.model)
+def test_with_keys_only_an_administrator_promotes(guarded: Service) -> None:
+    registry = FolderPublisher(guarded.models)
+    first = registry.version("crop-yield", 1)
+    for promote in (True, False):
+        registry.publish(replace(first.card, model="kept", upload=None), first.model, promote=promote)
+    with browser_of(guarded) as client:
         sign_in(client, "viewer")
-        page = page_of(client, "/models/crop-yield/versions/2")
+        page = page_of(client, "/models/kept/versions/2")
         assert not [form for form in page.forms if form.action.endswith("/current")]
         token = page.forms[0].fields["csrf"]
-        refused = client.post("/models/crop-yield/current", data={"csrf": token, "version": "2", "expected": "1"})
+        refused = client.post("/models/kept/current", data={"csrf": token, "version": "2", "expected": "1"})
         assert refused.status_code == 403
-        assert client.get("/models/crop-yield").text.count("badge-current") == 2
+        assert client.get("/models/kept").text.count("badge-current") == 2
 
         sign_in(client, "ops")
-        promoted = submit(client, page_of(client, "/models/crop-yield/versions/2"), "crop-yield", 2)
+        promoted = submit(client, page_of(client, "/models/kept/versions/2"), "kept", 2)
         assert promoted.status_code == 303
-        assert "<h1>crop-yield" in client.get("/models/crop-yield").text
-        back = submit(client, page_of(client, "/models/crop-yield"), "crop-yield", 1)
-        assert back.headers["location"] == "/models/crop-yield?promoted=1&before=2"
+        assert "<h1>kept" in client.get("/models/kept").text
+        back = submit(client, page_of(client, "/models/kept"), "kept", 1)
+        assert back.headers["location"] == "/models/kept?promoted=1&before=2"
 
 
-@pytest.mark.parametrize("path", ["/models/mixed", "/models/dependent", "/models/waiting", "/models/deep"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/models/mixed",
+        *(pytest.param(f"/models/{model}", marks=pytest.mark.slow) for model in ("dependent", "waiting", "deep")),
+    ],
+)
 def test_pages_are_accessible_and_fit(
     models: Service,
     page: BrowserPage,
@@ -207,24 +221,21 @@ def test_pages_are_accessible_and_fit(
     assert_accessible: Callable[[BrowserPage], None],
     assert_fits: Callable[[BrowserPage], None],
 ) -> None:
-    page.emulate_media(reduced_motion="reduce")  # axe would see the colours of a transition
     page.goto(models.url + path)
     page.evaluate("document.querySelectorAll('details').forEach(each => each.open = true)")
     assert_accessible(page)
     assert_fits(page)
-    page.emulate_media(color_scheme="dark")
-    assert_accessible(page)
     assert page.evaluate("window.ran") is None
 
 
-def test_the_page_of_an_ordinary_model_is_light(models: Service, weight_of: Callable[[str], int]) -> None:
-    assert weight_of(f"{models.url}/models/crop-yield") < 100_000
-    assert weight_of(f"{models.url}/models/mixed") < 150_000
+def test_the_page_of_a_model_transfers_few_bytes(client: httpx.Client) -> None:
+    assert weight_of(client, "/models/crop-yield") < 100_000
+    for path in ("mixed", "wide", "wide?start=200"):
+        assert weight_of(client, f"/models/{path}") < 150_000, path
 
 
-def test_the_page_of_a_large_model_is_light_too(
-    models: Service, client: httpx.Client, weight_of: Callable[[str], int]
-) -> None:
+@pytest.mark.slow
+def test_the_page_of_many_targets_or_levels_transfers_few_bytes(models: Service, client: httpx.Client) -> None:
     rng = np.random.default_rng(6)
     columns = rng.normal(0, 1, (500, 40))
     outcomes = columns[:, :6] + rng.normal(0, 1, (500, 6))
@@ -235,9 +246,9 @@ def test_the_page_of_a_large_model_is_light_too(
     results = [{f"y{target}": rng.normal() for target in range(4)} for _ in rows]
     trained(models, model="levels", instances=rows, targets=results)
 
-    for path in ("forty", "forty?target=y4", "levels", "levels?start=0", "wide", "wide?start=200"):
+    for path in ("forty", "forty?target=y4", "levels", "levels?start=0"):
         page_of(client, f"/models/{path}")
-        assert weight_of(f"{models.url}/models/{path}") < 150_000, path
+        assert weight_of(client, f"/models/{path}") < 150_000, path
 
 
 def test_a_table_is_sorted_and_copied_with_all_digits(models: Service, open_page: Callable[..., BrowserPage]) -> None:
@@ -277,19 +288,47 @@ def test_an_open_page_notices_a_promotion(models: Service, page: BrowserPage) ->
     expect(page.get_by_role("heading", name=re.compile("live version 2"))).to_be_visible()
 
 
-@pytest.mark.slow
-def test_links_have_the_prefix_of_a_proxy(tmp_path_factory: pytest.TempPathFactory) -> None:
-    environment = {"UVICORN_ROOT_PATH": "/ml"}
-    service = Service(tmp_path_factory.mktemp("prefixed"), environment=environment).start()
-    try:
-        with browser_of(service) as client:
-            page = page_of(client, "/models/crop-yield")
-            own = [link for link in page.links if link.startswith("/")]
-            assert own
-            assert all(link.startswith("/ml/") for link in (*own, *(form.action for form in page.forms)))
-            assert f"{service.url}/ml/models/crop-yield/predict" in page.texts["curl-line"]
-    finally:
-        service.stop()
+def test_an_open_page_notices_a_promotion_before_its_first_event(models: Service, page: BrowserPage) -> None:
+    registry = FolderPublisher(models.models)
+    first = registry.version("crop-yield", 1)
+    registry.publish(replace(first.card, model="early", upload=None), first.model, promote=True)
+
+    def publish_and_continue(route: Route) -> None:
+        registry.publish(replace(first.card, model="early", upload=None), first.model, promote=True)
+        route.continue_()
+
+    page.route("**/events", publish_and_continue, times=1)
+    page.goto(f"{models.url}/models/early")
+
+    expect(page.get_by_text("2 versions, newest first")).to_be_visible()
+    expect(page.locator("#live")).to_contain_text("Version 2 is current now.")
+
+
+def test_the_first_event_of_a_follower_is_not_older_than_its_request(models: Service) -> None:
+    registry = FolderPublisher(models.models)
+    first = registry.version("crop-yield", 1)
+    firsts = []
+    with ExitStack() as followers:
+        for _ in range(2):
+            registry.publish(replace(first.card, model="followed", upload=None), first.model, promote=True)
+            events = followers.enter_context(models.client.stream("GET", "/models/followed/events"))
+            line = next(line for line in events.iter_lines() if line.startswith("data: "))
+            firsts.append(json.loads(line.removeprefix("data: "))["current"])
+    assert firsts == [1, 2]
+
+
+def test_every_export_is_linked_and_the_line_for_curl_exports(
+    models: Service, client: httpx.Client, tmp_path: Path
+) -> None:
+    page = client.get("/models/mixed").text
+    links = re.findall(r'href="(/models/mixed/versions/1/export\?[^"]+)">([^<]+)<', page)
+    assert {parse_qs(urlsplit(unescape(url)).query)["format"][0] for url, _ in links} == {one.name for one in EXPORTS}
+    assert {"PyTorch", "Python", "Excel", "SQL for DuckDB", "SQL for PostgreSQL"} <= {label for _, label in links}
+    refused = [label for url, label in links if client.get(unescape(url)).status_code != 200]
+    assert refused == ["SQL for BigQuery"]  # which has no columns with such names
+    (line,) = re.findall(r'<code id="export-line">(.*?)</code>', page)
+    subprocess.run(["bash", "-euc", unescape(line)], check=True, cwd=tmp_path)
+    compile((tmp_path / "mixed.py").read_text(), "mixed.py", "exec")
 
 
 def test_the_json_stays_at_the_same_url(models: Service) -> None:
@@ -321,5 +360,25 @@ def test_a_split_and_the_differences_of_its_shadow_are_on_the_page(
     expect(panel).to_contain_text("Version 2 is the shadow")
     expect(panel).to_contain_text("Rows compared: 15")
     expect(panel.get_by_role("row", name="apples 15 0 0 0")).to_be_visible()
+    assert_accessible(page)
+    assert_fits(page)
+
+
+def test_columns_because_of_which_a_version_of_a_split_rejects_rows_are_on_the_page(
+    models: Service,
+    page: BrowserPage,
+    assert_accessible: Callable[[BrowserPage], None],
+    assert_fits: Callable[[BrowserPage], None],
+) -> None:
+    publish_yields(models.models, "split-columns")
+    publish_yields(models.models, "split-columns", features=("temp", "rainfall", "wind"), promote=False)
+    traffic = "/models/split-columns/traffic"
+    models.client.put(traffic, params={"force": True}, json={"1": 90, "2": 10}).raise_for_status()
+
+    page.goto(f"{models.url}/models/split-columns")
+
+    panel = page.locator("#traffic")
+    expect(panel).to_contain_text("Version 2 rejects or misreads some rows that version 1 accepts")
+    expect(panel.get_by_role("listitem").first).to_contain_text("wind: Version 2 needs this column.")
     assert_accessible(page)
     assert_fits(page)

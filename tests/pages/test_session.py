@@ -10,18 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from playwright.sync_api import Page
 from service import NOTEBOOK, Service
-from sign_in import HTML, browser_of, guarded_service, key_of, sign_in, token_in, write_keys
+from sign_in import HTML, browser_of, key_of, sign_in, token_in, write_keys
 
 from app.pages.session import own_path
 from app.web.auth import decode_session, encode_session
 
 ROWS = {"instances": [[75, 63, 44]]}
-
-
-@pytest.fixture(scope="module")
-def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    with guarded_service(tmp_path_factory.mktemp("guarded")) as running:
-        yield running
 
 
 @pytest.fixture

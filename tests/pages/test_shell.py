@@ -5,8 +5,9 @@ from collections.abc import Callable, Iterator
 
 import httpx
 import pytest
+from html_forms import Page as Parsed
 from playwright.sync_api import Page, expect
-from service import Service
+from service import MAX_SECONDS, Service
 from sign_in import HTML, browser_of, guarded_service, sign_in
 
 from app.pages import formatting
@@ -152,18 +153,12 @@ def test_a_keyboard_reaches_the_content_first(site: Service, page: Page) -> None
     assert current.all_inner_texts() == ["Models"]
 
 
-def test_pages_fit_every_screen(
-    site: Service,
-    open_page: Callable[..., Page],
-    assert_accessible: Callable[[Page], None],
-    assert_fits: Callable[[Page], None],
+def test_the_page_of_an_error_is_accessible_and_fits(
+    site: Service, page: Page, assert_accessible: Callable[[Page], None], assert_fits: Callable[[Page], None]
 ) -> None:
-    for scheme in ("light", "dark"):
-        page = open_page(color_scheme=scheme)
-        for path in ("/", "/nothing"):
-            page.goto(site.url + path)
-            assert_accessible(page)
-            assert_fits(page)
+    page.goto(f"{site.url}/nothing")
+    assert_accessible(page)
+    assert_fits(page)
 
 
 def test_links_and_forms_have_the_prefix_of_a_proxy(tmp_path_factory: pytest.TempPathFactory) -> None:
@@ -171,7 +166,7 @@ def test_links_and_forms_have_the_prefix_of_a_proxy(tmp_path_factory: pytest.Tem
     folder = tmp_path_factory.mktemp("prefixed")
     with (
         guarded_service(folder, environment=environment, trainer_mode="external") as running,
-        httpx.Client(base_url=f"{running.url}/ml", headers=HTML, timeout=60) as client,
+        httpx.Client(base_url=f"{running.url}/ml", headers=HTML, timeout=MAX_SECONDS) as client,
     ):
         asked = client.get("/")
         assert asked.headers["location"] == "/ml/login"
@@ -184,6 +179,10 @@ def test_links_and_forms_have_the_prefix_of_a_proxy(tmp_path_factory: pytest.Tem
         assert len(links) > 8
         assert [link for link in links if not link.startswith("/ml/")] == []
         assert 'href="/ml/" aria-current="page"' in page.text
+        model = Parsed(client.get("/models/crop-yield").text)
+        paths = [form.action for form in model.forms] + [link for link in model.links if not link.startswith("#")]
+        assert [path for path in paths if not path.startswith("/ml/")] == []
+        assert f"{running.url}/ml/models/crop-yield/predict" in model.texts["curl-line"]
 
 
 def test_numbers_and_times_are_written_for_people() -> None:

@@ -19,8 +19,6 @@ ROWS = [
 ]
 TABLE = "\n".join([HEADER, *ROWS, ""])
 FAULT = "\n".join([HEADER, *ROWS[:40], "NO-9999,oslo,2026-01-01,high,1", *ROWS[41:], ""])
-# On a busy machine, a preview takes longer than Playwright waits by default.
-expect.set_options(timeout=60_000)
 
 SCRIPT = "<script>window.ran=1</script><img src=x onerror=window.ran=1>"
 HOSTILE = f'"{SCRIPT}","a,""b",y\n' + "".join(f'"{(SCRIPT, "</td>")[n % 2]}",{n * n % 7},{n}\n' for n in range(30))
@@ -51,8 +49,9 @@ def row_of(page: Page, column: str) -> Locator:
     return page.locator("table.columns tbody tr").filter(has=page.get_by_role("rowheader", name=column, exact=False))
 
 
-def jobs(site: Service) -> int:
-    return len(site.client.get("/jobs").json()["items"])
+def newest_job(site: Service) -> str | None:
+    """Return the id of the job that was submitted last."""
+    return next((job["id"] for job in site.client.get("/jobs?limit=1").json()["items"]), None)
 
 
 def test_a_dropped_file_is_previewed_and_trained(
@@ -62,7 +61,7 @@ def test_a_dropped_file_is_previewed_and_trained(
     assert_accessible: Callable[[Page], None],
     assert_fits: Callable[[Page], None],
 ) -> None:
-    before = jobs(site)
+    before = newest_job(site)
     open_train(page, site)
     assert_accessible(page)
     drop_file(page, table)
@@ -80,7 +79,7 @@ def test_a_dropped_file_is_previewed_and_trained(
     page.get_by_label("Kind of floor").select_option(label="category")
     expect(row_of(page, "floor")).to_contain_text("9 levels")
     page.get_by_label("Ignore listed").check()
-    assert jobs(site) == before
+    assert newest_job(site) == before
     page.get_by_role("button", name="Train").click()
     page.wait_for_url(re.compile(r"/jobs/[0-9a-f-]{36}$"))
     assert site.end_of("latest")["status"] == "succeeded"
@@ -108,16 +107,27 @@ def test_a_fault_shows_its_row_and_column_below_the_first_rows(
     expect(page.locator("#preview [role=alert]")).to_have_count(0)
 
 
-def test_a_training_that_is_refused_shows_why_and_keeps_the_choices(site: Service, page: Page, table: Path) -> None:
-    before = jobs(site)
-    open_train(page, site, table)
+@pytest.fixture
+def refused(site: Service, tmp_path: Path) -> Path:
+    """A table whose name is that of a model with the target `price`, which refuses a training for other targets."""
+    query = {"model": "refused", "targets": "price", "schema": "infer"}
+    answer = site.client.post("/train", params=query, content=TABLE, headers={"content-type": "text/csv"})
+    assert site.ended_job(answer)["status"] == "succeeded"
+    path = tmp_path / "refused.csv"
+    path.write_text(TABLE)
+    return path
+
+
+def test_a_training_that_is_refused_shows_why_and_keeps_the_choices(site: Service, page: Page, refused: Path) -> None:
+    before = newest_job(site)
+    open_train(page, site, refused)
     page.get_by_label("Predict price").uncheck()
     page.get_by_label("Predict city").check()
     page.get_by_role("button", name="Train").click()
     expect(page.locator("#preview [role=alert]")).to_contain_text("city")
     expect(page.get_by_label("Predict city")).to_be_checked()
     expect(page.get_by_role("button", name="Train")).to_be_enabled()
-    assert jobs(site) == before
+    assert newest_job(site) == before
 
 
 def test_the_form_works_without_scripts(
@@ -172,7 +182,7 @@ def test_nothing_in_a_hostile_file_runs(site: Service, page: Page, tmp_path: Pat
 def test_only_the_beginning_of_a_long_text_is_previewed_and_an_upload_can_be_cancelled(
     site: Service, page: Page, tmp_path: Path
 ) -> None:
-    before = jobs(site)
+    before = newest_job(site)
     path = tmp_path / "long.csv"
     path.write_text("a,b,y\n" + '1,"two\nlines",3\n4,"x",6\n' * 100_000)
     open_train(page, site, path)
@@ -185,18 +195,43 @@ def test_only_the_beginning_of_a_long_text_is_previewed_and_an_upload_can_be_can
     page.get_by_role("button", name="Cancel").click()
     expect(page.locator("#upload")).to_be_hidden()
     expect(page.get_by_role("button", name="Train")).to_be_enabled()
-    assert jobs(site) == before
+    assert newest_job(site) == before
+
+
+def test_a_choice_is_kept_that_is_made_while_a_preview_is_on_its_way(site: Service, page: Page, table: Path) -> None:
+    open_train(page, site, table)
+    page.route("**/inspect", lambda _: None, times=1)
+    with page.expect_request("**/inspect"):
+        page.get_by_label("Kind of floor").select_option(label="category")
+    page.get_by_label("Ignore listed").check()
+
+    expect(row_of(page, "floor")).to_contain_text("9 levels")
+    expect(page.locator("#preview")).not_to_have_attribute("aria-busy", "true")
+    expect(page.get_by_label("Ignore listed")).to_be_checked()
+
+
+def test_the_answer_to_a_training_is_not_replaced_by_a_preview(site: Service, page: Page, refused: Path) -> None:
+    page.clock.install()
+    open_train(page, site, refused)
+    page.get_by_label("Predict price").uncheck()
+    page.get_by_label("Predict city").check()
+    page.get_by_label("Kind of floor").select_option(label="category")  # The preview is made again after a pause.
+    page.get_by_role("button", name="Train").click()
+    expect(page.locator("#preview [role=alert]")).to_contain_text("city")
+    page.clock.fast_forward(1000)
+    expect(page.locator("#preview")).not_to_have_attribute("aria-busy", "true")
+    expect(page.locator("#preview [role=alert]")).to_contain_text("city")
 
 
 def test_a_form_without_its_token_trains_nothing(site: Service, client: httpx.Client) -> None:
-    before = jobs(site)
+    before = newest_job(site)
     token = token_in(client.get("/train"))
     files = {"file": ("t.csv", TABLE, "text/csv")}
     headers = {"origin": origin_of(client)}
     for fields in ({}, {"csrf": "0" * 64}):
         assert client.post("/train", data=fields, files=files, headers=headers).status_code == httpx.codes.FORBIDDEN
         assert client.post("/inspect", data=fields, files=files, headers=headers).status_code == httpx.codes.FORBIDDEN
-    assert jobs(site) == before
+    assert newest_job(site) == before
     shown = client.post("/inspect", data={"csrf": token}, files=files, headers=headers)
     assert shown.status_code == httpx.codes.OK
 

@@ -13,9 +13,9 @@ import pytest
 from html_forms import Form, Page
 from playwright.sync_api import Page as BrowserPage
 from playwright.sync_api import expect
-from service import NOTEBOOK, Service
-from shown_models import QUOTES, SCRIPT, train_models, trained
-from sign_in import browser_of, guarded_service, key_of, sign_in
+from service import MAX_SECONDS, NOTEBOOK, Service
+from shown_models import QUOTES, SCRIPT, trained
+from sign_in import browser_of, key_of, sign_in
 
 from app.pages.charts.svg import number
 from app.pages.charts.waterfall import signed
@@ -24,15 +24,9 @@ from app.pages.code_lines import KEY
 MODELS = ("crop-yield", "mixed", "dependent", "curved", "saturated", "merged", "wide")
 
 
-@pytest.fixture(scope="module")
-def models(site: Service) -> Service:
-    train_models(site)
-    return site
-
-
 @pytest.fixture
-def client(models: Service) -> Iterator[httpx.Client]:
-    with browser_of(models) as client:
+def client(shown: Service) -> Iterator[httpx.Client]:
+    with browser_of(shown) as client:
         yield client
 
 
@@ -51,7 +45,7 @@ def send(client: httpx.Client, form: Form, **changes: str) -> httpx.Response:
 def run_lines(page: Page, key: str = "") -> tuple[dict[str, Any], dict[str, Any]]:
     """Run the curl line and the Python lines of a page, and return what they print."""
     curl, python = (page.texts[name].strip().replace(KEY, key) for name in ("curl-line", "python-lines"))
-    printed = subprocess.run(["/bin/sh", "-c", curl], check=True, capture_output=True, timeout=60).stdout
+    printed = subprocess.run(["/bin/sh", "-c", curl], check=True, capture_output=True, timeout=MAX_SECONDS).stdout
     out = io.StringIO()
     with redirect_stdout(out):
         exec(compile(python, "python-lines", "exec"), {})  # noqa: S102 - the lines that the page prints for this
@@ -143,10 +137,10 @@ def test_contributions_lead_from_the_mean_to_the_prediction(client: httpx.Client
     assert signed(total) in page.texts["try-it"]
 
 
-def test_a_form_of_other_columns_is_replaced_by_one_that_fits(site: Service, models: Service) -> None:
+def test_a_form_of_other_columns_is_replaced_by_one_that_fits(site: Service) -> None:
     changed = {**NOTEBOOK, "model": "changing", "target_names": ["y", "z"]}
     trained(site, **changed, feature_names=["a", "b", "c"])
-    with browser_of(models) as client:
+    with browser_of(site) as client:
         form = form_of(client, "changing")
         trained(
             site, **NOTEBOOK, model="changing", feature_names=["a", "b", "d"], target_names=["y", "z"], schema="infer"
@@ -173,10 +167,8 @@ def test_a_wide_model_has_a_bounded_form(client: httpx.Client) -> None:
     assert "for models of more than 500 columns" in answer.text
 
 
-def test_with_keys_the_lines_have_a_placeholder_and_the_form_needs_the_scope(
-    tmp_path_factory: pytest.TempPathFactory,
-) -> None:
-    with guarded_service(tmp_path_factory.mktemp("guarded")) as guarded, browser_of(guarded) as client:
+def test_with_keys_the_lines_have_a_placeholder_and_the_form_needs_the_scope(guarded: Service) -> None:
+    with browser_of(guarded) as client:
         assert client.get("/models/crop-yield").status_code == 303
         sign_in(client, "viewer")
         page = Page(send(client, form_of(client, "crop-yield")).text)
@@ -190,9 +182,9 @@ def test_with_keys_the_lines_have_a_placeholder_and_the_form_needs_the_scope(
 
 
 def test_in_a_browser_the_answer_takes_the_focus_and_the_lines_follow_the_fields(
-    models: Service, page: BrowserPage, assert_accessible: Callable[[BrowserPage], None]
+    shown: Service, page: BrowserPage, assert_accessible: Callable[[BrowserPage], None]
 ) -> None:
-    page.goto(f"{models.url}/models/mixed")
+    page.goto(f"{shown.url}/models/mixed")
     page.get_by_text("The same request with curl and Python").click()
     page.get_by_label(SCRIPT, exact=True).fill("99")
     page.get_by_label(SCRIPT, exact=True).blur()
@@ -215,10 +207,10 @@ def test_in_a_browser_the_answer_takes_the_focus_and_the_lines_follow_the_fields
 
 
 def test_without_scripts_the_form_leads_to_a_page_with_the_answer(
-    models: Service, open_page: Callable[..., BrowserPage], assert_fits: Callable[[BrowserPage], None]
+    shown: Service, open_page: Callable[..., BrowserPage]
 ) -> None:
     page = open_page(java_script_enabled=False)
-    page.goto(f"{models.url}/models/mixed")
+    page.goto(f"{shown.url}/models/mixed")
     page.get_by_label("day", exact=True).fill("2022-02-02")
     page.get_by_role("button", name="Predict").click()
 

@@ -263,7 +263,7 @@ def test_two_columns_of_the_results_cannot_have_the_same_name(service: Service) 
 def test_a_body_too_long_for_memory_uses_files_that_are_removed(tmp_path: Path) -> None:
     x = np.random.default_rng(0).normal(size=(450_000, 3))
     table = pa.table(dict(zip(FEATURES, x.T, strict=True)))
-    own = Service(tmp_path).start()
+    own = Service(tmp_path, trainer_mode="external").start()
     for into in MEDIA_TYPES.values():
         assert len(body_of(table, into)) > MEMORY_BYTES
         answer = ask(own, table, into, "text/csv")

@@ -2,7 +2,9 @@
 
 `schema_N` has versions as the code wrote them when N was the number of new files. Those of schema 2 to 4 are, in turn:
 12 rows, 3 more, 3 taken out, cross-validated, with a term, a descent, frequency weights, precision weights with a ridge
-penalty; in schema 4 also a category, a date and an indicator of gaps. `early` has files of the first commits, whose
+penalty; in schema 4 also a category, a date and an indicator of gaps. Those of schema 5 are a trained one, a
+cross-validated one and one with kinds of columns, then imported ones: coefficients with a centre and a category, a
+covariance, and all statistics. `early` has files of the first commits, whose
 number is 1 too.
 """
 
@@ -15,7 +17,8 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 from safetensors import safe_open
-from service import Service, copy_models
+from service import copy_models
+from threaded_service import ThreadedService
 
 from app.errors import ModelFileInvalid
 from app.registry.folder.publisher import FolderPublisher
@@ -108,6 +111,19 @@ def test_a_version_of_schema_4_has_the_kinds_of_its_columns_and_older_ones_have_
     assert older.columns == older.features
 
 
+def test_an_imported_version_of_schema_5_keeps_what_it_was_imported_with() -> None:
+    versions = {number: read(path(number, 5)) for number in range(1, 7)}
+    given = [versions[number].card.imported for number in (4, 5, 6)]
+    assert [origin and origin.given for origin in given] == ["coefficients", "covariance", "statistics"]
+    assert [versions[number].model.has_statistics for number in (1, 4, 5, 6)] == [True, False, True, True]
+    alone, trained = versions[4].model, versions[1].model
+    assert alone.predict(np.array([[70.0, 90.0, 1.0]])).tolist() == [[148.5]]
+    assert (alone.inference_unavailable, versions[4].card.rows) == ("imported without statistics", 0)
+    for number in (5, 6):
+        assert_allclose(infer(versions[number].model).standard_errors, infer(trained).standard_errors, rtol=1e-8)
+    assert [versions[number].card.has_rows for number in (1, 4, 5, 6)] == [True, False, False, True]
+
+
 def other_formats(models: Path) -> dict[str, str]:
     """Put a model of each format that is not read into the folder. Return what is said of its file."""
     version = read(path(1))
@@ -147,7 +163,7 @@ def test_a_file_of_another_format_is_refused_with_its_name_its_format_and_what_t
 
 def test_files_of_other_formats_stop_neither_the_service_nor_other_models(tmp_path: Path) -> None:
     told = other_formats(copy_models(tmp_path))
-    service = Service(tmp_path, trainer_mode="external", default_model="newer").start("/health/live")
+    service = ThreadedService(tmp_path, default_model="newer").start()
     try:
         for path in ("/models/crop-yield/predict", "/models/crop-yield/versions/1/predict"):
             assert service.client.post(path, json=ROW).json()["version"] == 1

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 import pytest
-from bucket_registry import eventually
 from buckets import bucket_url, faulty_proxy
 from models_folder import published, slope
+from service import wait_for
 
 from app.errors import ModelNotFound
 from app.registry.base import ModelPublisher
@@ -61,7 +61,7 @@ def test_the_default_model_is_published_once_the_store_is_reached(
         registry = started(url, models_folder)
         assert trainer.models() == []
         proxy.set("ok")
-        eventually(lambda: trainer.models() == ["line"], 20)
+        wait_for(lambda: trainer.models() == ["line"])
         assert slope(registry.current("line")) == 2
 
 

@@ -1,13 +1,13 @@
 """What is served while a bucket does not answer, and after it answers again."""
 
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from bucket_registry import eventually, put_pointer, put_versions
+from bucket_registry import put_pointer, put_versions
 from buckets import SECRET_KEY, Fault, FaultyProxy, bucket_url, faulty_proxy
 from models_folder import slope
+from service import wait_for
 
 from app.errors import StoreUnavailable
 from app.prediction.selection import VersionSelector
@@ -70,7 +70,7 @@ def test_predictions_go_on_while_the_bucket_fails_and_follow_it_afterwards(
 
     proxy.set(fault)
     put_versions(store, 3)
-    eventually(lambda: reader.storage == "cache", 15)
+    wait_for(lambda: reader.storage == "cache")
     for model, expected in (("line", 2), ("other", 7)):
         version = reader.get_cached(model)
         assert version is not None
@@ -93,9 +93,11 @@ def test_predictions_go_on_while_the_bucket_fails_and_follow_it_afterwards(
             ask()
 
     proxy.set("ok")
-    eventually(lambda: (version := reader.get_cached("line")) is not None and slope(version) == 3)
-    assert reader.storage == "store"
-    assert [record.getMessage() for record in caplog.records] == ["store not reached", "store reached again"]
+    wait_for(lambda: (version := reader.get_cached("line")) is not None and slope(version) == 3)
+    # A request that began during the outage may fail after the first one that succeeds.
+    wait_for(lambda: reader.storage == "store" and caplog.records[-1].getMessage() == "store reached again")
+    told = [record.getMessage() for record in caplog.records]
+    assert told == ["store not reached", "store reached again"] * (len(told) // 2)  # once for each outage
     assert proxy.url not in caplog.text
 
 
@@ -113,8 +115,8 @@ def test_a_start_without_the_bucket_serves_from_the_disk_until_the_bucket_is_bac
     assert (reader.storage, reader.had("line")) == ("cache", True)
 
     proxy.set("ok")
-    eventually(lambda: (version := reader.get_cached("line")) is not None and slope(version) == 3)
-    assert reader.storage == "store"
+    wait_for(lambda: (version := reader.get_cached("line")) is not None and slope(version) == 3)
+    wait_for(lambda: reader.storage == "store")
 
 
 def test_denied_access_is_named_and_stops_nothing_that_is_served(
@@ -127,14 +129,14 @@ def test_denied_access_is_named_and_stops_nothing_that_is_served(
     for _ in range(3):  # a bucket without the permission to list denies missing keys too
         with pytest.raises(StoreUnavailable, match=f"{store.url} cannot be used: the credentials have no permission"):
             start().current("missing")
-    eventually(lambda: reader.storage == "cache")  # the pointer that was readable is not any more
+    wait_for(lambda: reader.storage == "cache")  # the pointer that was readable is not any more
     version = reader.get_cached("line")
     assert version is not None
     assert slope(version) == 1
     assert {record.getMessage() for record in caplog.records} == {"store not reached"}
     assert SECRET_KEY not in caplog.text
     proxy.set("ok")
-    eventually(lambda: reader.storage == "store")
+    wait_for(lambda: reader.storage == "store")
 
 
 def test_a_copy_on_the_disk_is_checked_and_an_older_one_is_served_in_place_of_a_damaged_one(
@@ -170,10 +172,8 @@ def test_a_start_with_ten_thousand_versions_reads_one_pointer_and_one_version(
     put_versions(store, 1)
     store.put(version_key("line", 10_000), store.get(version_key("line", 1)).content)
     put_pointer(store, Pointer(current=10_000, last=10_000, versions=((1, 10_000),), nonce="n"))
-    begun = time.monotonic()
     reader = start()
     assert reader.current("line").card.version == 10_000
-    assert time.monotonic() - begun < 2
     names = [request.split("/models/")[1] for request in proxy.requests]
     assert [name for name in names if name != "line/pointer"] == ["line/010000.safetensors"] * 2  # its size, then it
     assert len(reader.versions("line")) == 10_000
@@ -187,7 +187,7 @@ def test_only_models_that_are_served_are_polled_and_no_versions_are_listed(
     reader = start()
     reader.current("line")
     begun = len(proxy.requests)
-    eventually(lambda: len(proxy.requests) > begun + 2)
+    wait_for(lambda: len(proxy.requests) > begun + 2)
     assert {request.partition("?")[0].rpartition("/models/")[2] for request in proxy.requests[begun:]} == {
         "line/pointer"
     }

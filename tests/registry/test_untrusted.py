@@ -158,7 +158,7 @@ def of_column(index: int, **values: Any) -> Change:
 
 MANY = [f"level {number}" for number in range(2001)]
 WRONG: dict[str, tuple[Change, str]] = {
-    "no rows": (of_card(rows=0), "card that cannot be read"),
+    "no rows": (of_card(rows=0), "it has 0 rows"),
     "more rows than can be counted": (of_card(rows=2**53 + 1), "card that cannot be read"),
     "fewer rows than in the factor": (of_card(rows=100), "effective number of rows"),
     "rows as text": (of_card(rows="200"), "card that cannot be read"),
@@ -186,7 +186,7 @@ WRONG: dict[str, tuple[Change, str]] = {
     "too many levels": (of_column(1, levels=MANY), "too many levels"),
     "a long level": (of_column(1, levels=["a", "b", "c" * 257]), "too long"),
     "another number of levels": (of_column(1, levels=["a", "b"]), "another shape"),
-    "constant of a gap as text": (of_column(0, missing="fill", fill="12"), "constant of another kind"),
+    "constant of a gap as text": (of_column(0, missing="fill", fill="12"), "gaps that is not a number"),
     "no constant": (of_column(0, missing="indicator"), "no constant"),
     "no factor": (without("statistics.factor"), "lacks statistics.factor"),
     "no level counts": (without("statistics.indicator_rows"), "numbers of rows of the levels are missing"),

@@ -41,7 +41,7 @@ def is_preferred(
     )
 
 
-@pytest.mark.parametrize("rows", [30, 300, 3000])
+@pytest.mark.parametrize("rows", [30, *(pytest.param(rows, marks=pytest.mark.slow) for rows in (300, 3000))])
 def test_half_of_the_models_that_are_as_good_are_preferred(rows: int) -> None:
     random = np.random.default_rng(rows)
     runs = 75
@@ -64,7 +64,7 @@ def test_half_of_the_small_updates_are_preferred() -> None:
     assert 0.35 < preferred / runs < 0.65
 
 
-@pytest.mark.parametrize("update", [False, True])
+@pytest.mark.parametrize("update", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_a_model_with_an_error_ten_percent_larger_is_rarely_preferred(update: bool) -> None:
     random = np.random.default_rng(0)
     runs = 60

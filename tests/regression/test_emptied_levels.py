@@ -38,7 +38,7 @@ emptied_levels = st.sets(st.integers(0, 4), max_size=4)
 
 
 @pytest.mark.slow
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(st.integers(0, 10**6), emptied_levels, st.booleans(), st.sampled_from([1.0, 0.3]))
 def test_forgetting_the_last_rows_of_levels_equals_training_on_the_rest(
     seed: int, emptied: set[int], fit_intercept: bool, share: float

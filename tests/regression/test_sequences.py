@@ -3,8 +3,8 @@
 import pytest
 from regression.sequences import Report, run
 
-# A few sequences are enough for `make test`.
-SEEDS = [range(10), range(10, 40), range(40, 80), range(80, 120), range(120, 160), range(160, 200)]
+# A few sequences are enough here. `python -m regression.sequences` runs as many as it is given.
+SEEDS = [range(10), range(10, 40), range(40, 70)]
 
 FOUND = {
     "a sum of squares about zero is rounded more than one about the shift": 13,

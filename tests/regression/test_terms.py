@@ -72,7 +72,7 @@ def test_a_term_means_its_powers_in_whatever_order_and_words_it_is_written(
         assert parse_terms(written, features) == expected
 
 
-@settings(max_examples=200)
+@settings(max_examples=80)
 @given(st.lists(st.text(max_size=8) | st.text("ab:^0123456789", max_size=12), max_size=5))
 def test_any_words_are_terms_or_refused_each_with_its_place(terms: list[str]) -> None:
     try:

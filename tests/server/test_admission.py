@@ -9,6 +9,7 @@ from service import Service, wait_for
 
 from app.server import admission
 from app.server.admission import ConnectionAdmission
+from app.web.protocols import PROBES
 
 
 @pytest.fixture(scope="module")
@@ -34,6 +35,10 @@ def test_above_the_connection_limit_requests_get_a_503_and_probes_are_answered(s
         probe = exchange(small, PROBE)
         assert probe is not None
         assert probe.status == 200
+        for path in PROBES:
+            other = exchange(small, PROBE.replace(b"/health/live", path))
+            assert other is not None, path
+            assert other.status == 200, path
         held[0].sendall(GOOD)  # This connection was accepted below the limit.
         known = read_response(held[0])
         assert known is not None

@@ -92,7 +92,7 @@ def test_only_the_time_between_start_and_stop_counts(stalls: list[tuple[float, f
         clock.start(now)
         begun = now
         now += stalled
-        assert clock.is_late(now) == (behind + now - begun > GRACE)
+        assert clock.is_late(now) == (behind + (now - begun) > GRACE)
         clock.advance(now, count)
         clock.stop()
         behind = max(0.0, behind + now - begun - count / MIN_BYTES_PER_SECOND)

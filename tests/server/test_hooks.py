@@ -9,22 +9,23 @@ import pytest
 from uvicorn import Config, Server
 
 from app.server.admission import ConnectionAdmission
-from app.server.hooks import ConnectionState, Headers, ProtocolError
+from app.server.hooks import ConnectionState, Headers, Match, ProtocolError
 from app.server.protocol import BoundedHttpProtocol
 
 
 class EchoPath:
     """Answers POST /echo with the body."""
 
-    target, max_bytes, is_open = b"/echo", 10, True
+    max_bytes = 10
 
-    def match(self, headers: Headers) -> bytes | None:
-        return dict(headers).get(b"x-id")
+    def match(self, headers: Headers) -> Match | None:
+        identity = dict(headers).get(b"x-id")
+        return None if identity is None else (identity, 0)
 
     def answer(
-        self, body: bytes, request_id: bytes, started: float, default_headers: Headers
+        self, body: bytes, request_id: bytes, started: float, default_headers: Headers, json_bytes: int
     ) -> tuple[bytes, bytes] | None:
-        if body == b"decline" or not started:
+        if body == b"decline" or not started or json_bytes:
             return None
         own = b"".join(b"%b: %b\r\n" % header for header in default_headers)
         return b"HTTP/1.1 200 OK\r\n%bx-id: %b\r\ncontent-length: %d\r\n\r\n" % (own, request_id, len(body)), body
@@ -38,8 +39,9 @@ class Hooks:
     def reserve(self, before: int, now: int) -> bool:
         return now - before < 1 << 20
 
-    def reject(self, error: ProtocolError, client: str | None) -> tuple[Headers, bytes]:
-        body = f"{error.name} of {client}".encode()
+    def reject(self, error: ProtocolError, client: str | None, target: bytes) -> tuple[Headers, bytes]:
+        assert client == "127.0.0.1"
+        body = b"%b %b" % (error.name.encode(), target)
         return [(b"content-length", b"%d" % len(body))], body
 
 
@@ -47,7 +49,7 @@ async def application(scope: Any, receive: Any, send: Any) -> None:
     if scope["type"] == "lifespan":
         await receive()
         hooks, admission = Hooks(), ConnectionAdmission(10, set())
-        state: ConnectionState = {"hooks": hooks, "admission": admission, "fast_path": EchoPath()}
+        state: ConnectionState = {"hooks": hooks, "admission": admission, "fast_paths": {b"/echo": EchoPath()}}
         scope["state"].update(state)
         await send({"type": "lifespan.startup.complete"})
         await receive()
@@ -74,8 +76,8 @@ def request(body: bytes, head: bytes = b"") -> bytes:
             b"HTTP/1.1 200 OK\r\nx-id: 1\r\ncontent-length: 4\r\nconnection: close\r\n\r\nfast",
         ),
         (
-            b"nonsense\r\n\r\n",
-            b"HTTP/1.1 400 Bad Request\r\ncontent-length: 29\r\nconnection: close\r\n\r\nMalformedRequest of 127.0.0.1",
+            b"GET /x HTTP/1.1\r\n\r\n",
+            b"HTTP/1.1 400 Bad Request\r\ncontent-length: 19\r\nconnection: close\r\n\r\nMalformedRequest /x",
         ),
     ],
     ids=["fast path", "not eligible", "declined", "too long", "pipelined", "rejected"],

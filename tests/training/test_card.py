@@ -7,9 +7,9 @@ import pytest
 from numpy.typing import NDArray
 from trained import model_of
 
+from app.registry.fit_card import metrics_of, warnings_of
 from app.regression.linear_model import LinearModel
 from app.regression.solvers import Exact, GradientDescent, Solver
-from app.training.card import metrics_of, warnings_of
 
 Array = NDArray[np.float64]
 

@@ -15,8 +15,11 @@ from registries import EVERYWHERE, Place
 
 from app.data.training_rows import write_matrix
 from app.errors import Conflict, InvalidInput, ModelFileInvalid, PromotionFailed, TimeExceeded
+from app.exchange.json_reader import JsonImport
+from app.exchange.publishing import to_version
 from app.registry.folder.publication import file_name
 from app.registry.model_card import ModelCard
+from app.registry.origin import Imported
 from app.registry.version_file import encode
 from app.regression.least_squares import fit
 from app.regression.solvers import Exact, GradientDescent, Start
@@ -126,7 +129,7 @@ def test_an_update_is_fitted_again_each_time_it_is_overtaken(line: Line) -> None
 @EVERYWHERE
 def test_no_update_of_three_processes_that_are_killed_at_random_is_lost(line: Line, tmp_path: Path) -> None:
     line.train(slice(3))
-    requests = [[line.request(slice(3 * start, 3 * start + 3), mode="update") for start in range(8)] for _ in range(3)]
+    requests = [[line.request(slice(3 * start, 3 * start + 3), mode="update") for start in range(4)] for _ in range(3)]
     ended = tmp_path / "ended"
     ended.mkdir()
 
@@ -138,7 +141,7 @@ def test_no_update_of_three_processes_that_are_killed_at_random_is_lost(line: Li
                 (ended / request.upload).touch()
 
     rounds = 0
-    while len(list(ended.iterdir())) < 24:
+    while len(list(ended.iterdir())) < 12:
         rounds += 1
         children = []
         for own in requests:
@@ -155,9 +158,9 @@ def test_no_update_of_three_processes_that_are_killed_at_random_is_lost(line: Li
 
     versions = line.registry.versions("m")
     cards = [line.registry.version("m", number).card for number in versions]
-    assert line.registry.current("m").card.rows == 3 * (1 + 24)
+    assert line.registry.current("m").card.rows == 3 * (1 + 12)
     assert [card.parent for card in cards] == [None, *versions[:-1]]
-    assert len({card.upload for card in cards}) == len(cards) == 25
+    assert len({card.upload for card in cards}) == len(cards) == 13
 
 
 def test_the_rows_of_an_overtaken_update_are_read_once(line: Line) -> None:
@@ -425,3 +428,16 @@ def test_a_promotion_that_the_disk_refuses_is_reported_with_the_version_and_not_
     assert failed.value.version == 2
     line.train(slice(80, 120), mode="update")
     assert line.registry.current("m").card.parent == 1
+
+
+@pytest.mark.parametrize("mode", ["update", "forget"])
+def test_a_job_that_an_import_without_statistics_overtakes_names_it_and_changes_nothing(line: Line, mode: str) -> None:
+    def take_over() -> None:
+        content = b'{"features": ["a", "b"], "targets": ["y"], "coefficients": [1, 2], "intercept": 0}'
+        version = to_version(JsonImport().read(content, {}), "m", Imported("json", "coefficients"))
+        line.registry.publish(version.card, version.model, promote=True)
+
+    line.train(slice(80))
+    with pytest.raises(InvalidInput, match=r"The current version, 2, was imported without .* promote a version"):
+        line.run(line.request(slice(20), mode=mode), once_publishing(take_over))
+    assert (line.registry.versions("m"), line.registry.current_number("m")) == ([1, 2], 2)

@@ -14,16 +14,14 @@ JSON = "json"
 
 def train(service: Service, form: str, table: pa.Table, targets: list[str], **options: Any) -> httpx.Response:
     """Train from a table in a format. In JSON, the targets are separate from the instances."""
-    headers = {"prefer": "wait=60"}
     if form == JSON:
         names = [name for name in table.column_names if name not in targets]
         body = {"instances": table.select(names).to_pylist(), "targets": table.select(targets).to_pylist(), **options}
-        return service.client.post("/train", json=body, headers=headers)
-    return service.client.post(
-        "/train",
+        return service.post_training(json=body)
+    return service.post_training(
         params={"targets": ",".join(targets), **options},
         content=written(table, form),
-        headers=headers | {"content-type": MEDIA_TYPES[form]},
+        headers={"content-type": MEDIA_TYPES[form]},
     )
 
 

@@ -3,7 +3,6 @@
 import io
 import os
 import threading
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import timedelta
@@ -279,12 +278,23 @@ def test_a_job_fails_with_the_reason_if_the_store_stays_away(
         train(request_of("0" * 32), "job", trainer, reporter())
 
 
-def test_a_job_that_waits_for_the_store_can_be_cancelled(tmp_path: Path, folder_store: Store) -> None:
+def test_a_job_that_waits_for_the_store_can_be_cancelled(
+    tmp_path: Path, folder_store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock()
+
+    def sleep(seconds: float) -> None:
+        clock.now += seconds
+
+    waiting = SimpleNamespace(monotonic=clock.monotonic, sleep=sleep)
+    monkeypatch.setattr(outages, "time", waiting)
+    monkeypatch.setattr("app.training.progress.time", clock)
+    monkeypatch.setattr(outages, "FIRST_PAUSE_SECONDS", 60.0)
     trainer = context(tmp_path, faulty(folder_store, open_read=10**6))
-    started = time.monotonic()
+    started = clock.now
     with pytest.raises(JobCancelled):
         train(request_of("0" * 32), "job", trainer, ProgressReporter(lambda *_: None, lambda: True))
-    assert time.monotonic() - started < 2
+    assert clock.now - started < 2
 
 
 def test_a_fit_is_not_repeated_if_the_store_is_away_after_it(

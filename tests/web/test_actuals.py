@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from service import INPUTS, NOTEBOOK, TARGETS, Service
+from service import Service
+from threaded_service import ThreadedService
+from yields import publish_yields
 
-NAMES: dict[str, Any] = {"feature_names": ["temp", "rainfall", "humidity"], "target_names": ["apples", "oranges"]}
 ROW = {"temp": 75, "rainfall": 63, "humidity": 44}
 VALUES: list[float] = [75, 63, 44]
 CSV = {"content-type": "text/csv"}
@@ -21,19 +21,9 @@ NOT_PRINTABLE = "Expected a string of 1 to 200 printable characters"
 
 @pytest.fixture(scope="module")
 def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    running = Service(tmp_path_factory.mktemp("actuals"), workers=2, max_instances="40").start()
+    running = ThreadedService(tmp_path_factory.mktemp("actuals"), max_instances="40").start()
     yield running
     running.stop()
-
-
-def any_worker(service: Service) -> httpx.Client:
-    return httpx.Client(base_url=service.url, headers={"connection": "close"}, timeout=60)
-
-
-def trained(service: Service, model: str, **options: Any) -> int:
-    job = service.train(**{**NOTEBOOK, **options}, **NAMES, model=model)
-    assert job["status"] == "succeeded", job
-    return int(job["version"])
 
 
 def predict(
@@ -62,51 +52,50 @@ def parquet(**columns: list[Any]) -> bytes:
     return file.getvalue()
 
 
-def test_ids_in_every_form_are_recorded_and_every_worker_matches_them(own: Service) -> None:
+def test_ids_in_every_form_are_recorded_and_matched(own: Service) -> None:
     features = {name: [value, value] for name, value in ROW.items()}
     lines = "temp,rainfall,humidity,order\n75,63,44,007\n75,63,44,t2\n"
     ndjson = b'{"temp":75,"rainfall":63,"humidity":44,"id":"n1"}\n'
     form = {"file": ("rows.csv", lines.replace("007", "f1").replace("t2", "f2"))}
     numbered = parquet(**features, key=[17, 18])
-    with any_worker(own) as client:
-        for body in (
-            {"instances": [VALUES], "prediction_id": "one"},
-            {"instances": [VALUES, VALUES], "prediction_id": ["two", "three"], "interval": 0.5, "explain": True},
-            {"instances": [ROW | {"prediction_id": "in a row"}]},
-            [ROW | {"prediction_id": "in records"}],
-        ):
-            answer = client.post("/predict", json=body)
-            assert (answer.status_code, answer.json()["recorded"]) == (200, True), answer.text
-            assert "unavailable" not in answer.json()
-        tables: list[tuple[str, dict[str, Any]]] = [
-            ("prediction_id=order", {"content": lines, "headers": CSV}),
-            ("prediction_id=id", {"content": ndjson, "headers": {"content-type": "application/x-ndjson"}}),
-            (
-                "prediction_id=key&interval=0.9",
-                {"content": numbered, "headers": {"content-type": "application/vnd.apache.parquet"}},
-            ),
-            (
-                "prediction_id=id&keep=id",
-                {"json": {"instances": [ROW | {"id": "j1"}]}, "headers": {"accept": "text/csv"}},
-            ),
-            ("", {"files": form, "data": {"prediction_id": "order"}}),
-        ]
-        for query, request in tables:
-            answer = client.post(f"/predict?{query}", **request)
-            assert (answer.status_code, answer.headers["linserve-recorded"]) == (200, "true"), answer.text
-        assert client.post("/predict?prediction_id=order", content=lines, headers=CSV).text.startswith("order,apples,")
+    client = own.client
+    for body in (
+        {"instances": [VALUES], "prediction_id": "one"},
+        {"instances": [VALUES, VALUES], "prediction_id": ["two", "three"], "interval": 0.5, "explain": True},
+        {"instances": [ROW | {"prediction_id": "in a row"}]},
+        [ROW | {"prediction_id": "in records"}],
+    ):
+        answer = client.post("/predict", json=body)
+        assert (answer.status_code, answer.json()["recorded"]) == (200, True), answer.text
+        assert "unavailable" not in answer.json()
+    tables: list[tuple[str, dict[str, Any]]] = [
+        ("prediction_id=order", {"content": lines, "headers": CSV}),
+        ("prediction_id=id", {"content": ndjson, "headers": {"content-type": "application/x-ndjson"}}),
+        (
+            "prediction_id=key&interval=0.9",
+            {"content": numbered, "headers": {"content-type": "application/vnd.apache.parquet"}},
+        ),
+        (
+            "prediction_id=id&keep=id",
+            {"json": {"instances": [ROW | {"id": "j1"}]}, "headers": {"accept": "text/csv"}},
+        ),
+        ("", {"files": form, "data": {"prediction_id": "order"}}),
+    ]
+    for query, request in tables:
+        answer = client.post(f"/predict?{query}", **request)
+        assert (answer.status_code, answer.headers["linserve-recorded"]) == (200, "true"), answer.text
+    assert client.post("/predict?prediction_id=order", content=lines, headers=CSV).text.startswith("order,apples,")
 
-        known = "prediction_id,apples,oranges\n007,50,\nt2,50,\nn1,50,\n17,50,\n18,50,\nj1,50,\nf1,50,\nf2,50,\nx,5,\n"
-        matched = client.post("/models/crop-yield/actuals", content=known, headers=CSV).json()
-        assert (matched["matched"], matched["unknown"]["prediction_ids"]) == (8, ["x"])
-        ids = ["one", "two", "three", "in a row", "in records"]
-        outcomes = [{"prediction_id": identity, "apples": 50.0} for identity in ids]
-        assert client.post("/models/crop-yield/actuals", json=outcomes).json()["versions"] == {"1": 5}
-        assert client.post("/models/crop-yield/actuals", json=outcomes).json()["repeated"] == 5
-        for _ in range(4):
-            (version,) = client.get("/models/crop-yield/actuals").json()["versions"]
-            assert (version["recorded"], version["matched"], version["waiting"]) == (13, 13, 0)
-            assert version["targets"]["apples"]["rmse"] == pytest.approx(3.80, abs=0.005)
+    known = "prediction_id,apples,oranges\n007,50,\nt2,50,\nn1,50,\n17,50,\n18,50,\nj1,50,\nf1,50,\nf2,50,\nx,5,\n"
+    matched = client.post("/models/crop-yield/actuals", content=known, headers=CSV).json()
+    assert (matched["matched"], matched["unknown"]["prediction_ids"]) == (8, ["x"])
+    ids = ["one", "two", "three", "in a row", "in records"]
+    outcomes = [{"prediction_id": identity, "apples": 50.0} for identity in ids]
+    assert client.post("/models/crop-yield/actuals", json=outcomes).json()["versions"] == {"1": 5}
+    assert client.post("/models/crop-yield/actuals", json=outcomes).json()["repeated"] == 5
+    (version,) = client.get("/models/crop-yield/actuals").json()["versions"]
+    assert (version["recorded"], version["matched"], version["waiting"]) == (13, 13, 0)
+    assert version["targets"]["apples"]["rmse"] == pytest.approx(3.80, abs=0.005)
 
 
 def test_without_ids_a_prediction_is_as_before_and_nothing_is_recorded(own: Service) -> None:
@@ -119,10 +108,9 @@ def test_without_ids_a_prediction_is_as_before_and_nothing_is_recorded(own: Serv
 
 
 def test_the_error_is_that_of_the_version_that_predicted_at_the_time(own: Service) -> None:
-    trained(own, "later")
+    publish_yields(own.models, "later")
     first = predict(own, ["v1", "v1 too"], VALUES, [80, 70, 50], model="later", interval=0.95)
-    targets = [[apples + 30, oranges] for apples, oranges in TARGETS]
-    assert trained(own, "later", instances=INPUTS, targets=targets) == 2
+    assert publish_yields(own.models, "later", more_apples=30) == 2
     second = predict(own, ["v2", "v1"], VALUES, [80, 70, 50], model="later")
 
     low, high = first["intervals"][0][0]
@@ -252,17 +240,18 @@ def test_an_outcome_at_fault_is_named_with_its_place_and_nothing_is_stored(
 
 
 def test_outcomes_of_a_deleted_model_match_no_later_model_of_its_name(own: Service) -> None:
-    trained(own, "typo")
+    publish_yields(own.models, "typo")
     predict(own, "a", model="typo")
     assert own.client.delete("/models/typo", headers={"if-match": "*"}).status_code == 204
     assert own.client.get("/models/typo/actuals").status_code == 404
-    assert trained(own, "typo") == 2
+    assert publish_yields(own.models, "typo") == 2
     assert rolling(own, "typo") == {}
     assert send(own, {"prediction_id": "a", "apples": 1}, model="typo")["unknown"]["rows"] == 1
     assert predict(own, "a", model="typo")["recorded"] is True
     assert send(own, {"prediction_id": "a", "apples": 1}, model="typo")["versions"] == {"2": 1}
 
 
+@pytest.mark.slow
 def test_what_is_said_to_be_recorded_survives_a_kill_and_a_full_disk_is_not_hidden(tmp_path: Path) -> None:
     service = Service(tmp_path, trainer_mode="external").start()
     try:

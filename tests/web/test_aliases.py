@@ -6,47 +6,29 @@ from typing import Any
 
 import httpx
 import pytest
-from service import INPUTS, NOTEBOOK, TARGETS, Service
+from service import Service
+from threaded_service import ThreadedService
+from yields import publish_yields
 
 from app.errors import Conflict, InvalidInput, NotFound, StoreUnavailable
 from app.registry.aliases import MAX_ALIASES, Aliases
 from app.storage.folder_store import FolderStore
 from app.storage.store import BlobChanged
 
-NAMES: dict[str, Any] = {"feature_names": ["temp", "rainfall", "humidity"], "target_names": ["apples", "oranges"]}
 ROW = {"instances": [[75, 63, 44]]}
 
 
 @pytest.fixture(scope="module")
 def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    running = Service(tmp_path_factory.mktemp("aliases"), workers=2).start()
-    assert running.train(**NOTEBOOK, **NAMES)["version"] == 2
-    targets = [[apples + 10, oranges] for apples, oranges in TARGETS]
-    assert running.train(instances=INPUTS, targets=targets, **NAMES)["version"] == 3
+    running = ThreadedService(tmp_path_factory.mktemp("aliases"))
+    publish_yields(running.models)
+    running.start()
     yield running
     running.stop()
 
 
 def set_alias(service: Service, alias: str, version: object, model: str = "crop-yield") -> httpx.Response:
     return service.client.put(f"/models/{model}/aliases/{alias}", json={"version": version})
-
-
-def test_every_worker_predicts_with_the_version_that_has_the_alias_until_it_moves(own: Service) -> None:
-    with httpx.Client(base_url=own.url, headers={"connection": "close"}, timeout=60) as client:
-        for version in (1, 2):
-            assert set_alias(own, "champion", version).json() == {
-                "model": "crop-yield",
-                "alias": "champion",
-                "version": version,
-            }
-            for _ in range(6):
-                answer = client.post("/models/crop-yield/aliases/champion/predict", json=ROW)
-                assert (answer.status_code, answer.headers["linserve-version"]) == (200, str(version))
-            direct = client.post(f"/models/crop-yield/versions/{version}/predict", json=ROW)
-            assert answer.content == direct.content
-        assert client.post("/models/crop-yield/aliases/current/predict", json=ROW).json()["version"] == 3
-        listed = client.get("/models/crop-yield/aliases").json()
-        assert listed == {"model": "crop-yield", "current": 3, "aliases": {"champion": 2}}
 
 
 def test_a_version_with_an_alias_is_deleted_only_after_its_alias(own: Service) -> None:
@@ -66,10 +48,10 @@ def test_a_version_with_an_alias_is_deleted_only_after_its_alias(own: Service) -
 
 
 def test_the_aliases_of_a_deleted_model_are_gone(own: Service) -> None:
-    own.train(**NOTEBOOK, **NAMES, model="typo")
+    publish_yields(own.models, "typo")
     set_alias(own, "champion", 1, "typo")
     assert own.client.delete("/models/typo", headers={"if-match": "*"}).status_code == 204
-    own.train(**NOTEBOOK, **NAMES, model="typo")
+    publish_yields(own.models, "typo")
     assert own.client.get("/models/typo/aliases").json()["aliases"] == {}
 
 

@@ -122,11 +122,11 @@ CASES = [
     Case("promoting with blanks without end", 413, "longer than", " " * 5000, None, "/models/crop-yield/current", "PUT"),
     Case("a token of brackets", 422, "token", None, "next", "/jobs?next=" + "W1tb" * 1500, "GET"),
     Case("a version with many digits", 404, "no version", '{"instances": [[1, 2, 3]]}', path=f"/models/crop-yield/versions/{'9' * 300}/predict", type="version-not-found"),
-    Case("an encoding that is not read", 415, "gzip or zstd", b"\x1f\x8b", headers={**JSON, "content-encoding": "br"}),
+    Case("an encoding that is not read", 415, "gzip, deflate or zstd", b"\x1f\x8b", headers={**JSON, "content-encoding": "br"}),
     Case("gzip that ends early", 400, "ended early", b"\x1f\x8b", headers={**JSON, "content-encoding": "gzip"}),
     Case("gzip that is none", 400, "not gzip", MARK.encode(), headers={**JSON, "content-encoding": "gzip"}),
     Case("zstd that is none", 400, "not zstd", MARK.encode(), headers={**JSON, "content-encoding": "zstd"}),
-    Case("a small body that inflates to a large one", 413, "longer than", gzip.compress(b" " * 50_000_000), headers={**JSON, "content-encoding": "gzip"}),
+    Case("a small body that inflates to a large one", 413, "longer than", gzip.compress(b" " * 5_000_000), headers={**JSON, "content-encoding": "gzip"}),
     Case("a token of no page", 422, "token", None, "next", f"/jobs?next={MARK}", "GET"),
     Case("a page without end", 422, "less than or equal to 200", method="GET", path="/jobs?limit=100000"),
     # Authorizer
@@ -169,7 +169,7 @@ CASES = [
     descent("a batch of 0", "greater than or equal to 1", "/solver/batch_size", batch_size=0),
     descent("an unknown device", "'cuda'", "/solver/device", device=MARK),
     descent("a start that is no start", "'random' or 'current'", "/solver/start", start=MARK),
-    descent("a start from a version that is not there", "no version 99", "/solver/start/version", start={"version": 99}),
+    descent("a start from a version that is not there", "no version 99", "/solver/start/version", start={"version": 9999}),
     descent("a start with half its weights", "weights and intercept", "/solver/start", start={"weights": [[1, 2, 3], [1, 2, 3]]}),
     descent("a start of another shape", "2 rows of 3 weights", "/solver/start/weights", start={"weights": [[1, 2]], "intercept": [1, 2]}),
     Case("options in the query beside JSON", 422, "in the body", json.dumps(NOTEBOOK), path="/train?promote=never"),
@@ -283,15 +283,14 @@ def test_a_fault_inside_a_file_fails_the_job_and_names_row_and_column(
         headers={**CSV, "prefer": "wait=60"},
     )
 
-    assert answer.status_code == httpx.codes.OK
-    job = answer.json()
+    job = service.ended_job(answer)
     assert job["status"] == "failed"
     assert job["version"] is None
     assert says in job["error"]["detail"]
     assert job["error"]["status"] == httpx.codes.UNPROCESSABLE_ENTITY
     if place is not None:
         assert place.items() <= job["error"]["errors"][0].items()
-    assert MARK not in answer.text
+    assert MARK not in json.dumps(job)
     assert service.client.get("/models/crop-yield").json() == before
     assert list((service.state / "spool").glob("*")) == []
 
@@ -312,7 +311,7 @@ def test_too_large_a_body_is_refused_however_it_is_sent(service: Service) -> Non
     assert chunked.status_code == httpx.codes.REQUEST_ENTITY_TOO_LARGE
 
 
-def test_a_hundred_bodies_that_are_too_large_take_no_memory(service: Service) -> None:
+def test_bodies_that_are_too_large_take_no_memory(service: Service) -> None:
     bombs = {**JSON, "content-encoding": "gzip"}
     bomb = gzip.compress(b" " * 50_000_000)
 
@@ -329,10 +328,10 @@ def test_a_hundred_bodies_that_are_too_large_take_no_memory(service: Service) ->
 
     def growth() -> int:
         before = service.memory("VmRSS")
-        send(100)
+        send(30)
         return service.memory("VmRSS") - before
 
-    send(20)
+    send(10)
     # What is garbage waits for its collector, which may not come in between; what is lost is lost every time.
     assert any(growth() < 1 << 20 for _ in range(3))
 

@@ -139,7 +139,7 @@ def test_without_residual_norms_everything_that_follows_from_them_is_null_with_t
 
 def test_a_lost_direction_is_not_said_to_be_unrecorded() -> None:
     model = model_of(X, Y)
-    taken = replace(model, statistics=replace(model.statistics, removed=model.statistics.factor))
+    taken = replace(model, known_statistics=replace(model.statistics, removed=model.statistics.factor))
     for stored in (None, np.inf):
         card = card_of(version_of(taken, precision_loss=stored))
         assert card["precision_loss"] is None

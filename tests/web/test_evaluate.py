@@ -17,6 +17,7 @@ import pytest
 from service import NOTEBOOK, Service
 from starlette.requests import Request
 from tables import ENCODINGS, MEDIA_TYPES, TABLE_FORMS, written
+from threaded_service import ThreadedService
 from trained import model_of, version_of
 
 from app.data.formats.parquet import PARQUET
@@ -49,7 +50,7 @@ LABELLED = table(2)
 @pytest.fixture(scope="module")
 def shops(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """A service with a model of which version 1 has both features, and version 2 only the number."""
-    running = Service(tmp_path_factory.mktemp("shops")).start()
+    running = ThreadedService(tmp_path_factory.mktemp("shops"), trainer=True).start()
     for columns in (["size", "region", "sales"], ["size", "sales"]):
         body = written(table(1).select(columns), "csv")
         query = {"model": "shops", "targets": "sales", "schema": "infer"}
@@ -287,7 +288,7 @@ def test_a_recorded_evaluation_survives_a_restart_and_others_leave_nothing(tmp_p
     keys.write_text(
         "".join(f"{name} {scope} {hashlib.sha256(name.encode()).hexdigest()}\n" for name, scope in scopes.items())
     )
-    service = Service(tmp_path, api_keys_file=str(keys)).start()
+    service = ThreadedService(tmp_path, api_keys_file=str(keys)).start()
     path = "/models/crop-yield"
     try:
         reader, trainer = ({"x-api-key": name} for name in scopes)
@@ -327,6 +328,7 @@ def test_the_newest_evaluations_of_each_model_are_kept(tmp_path: Path) -> None:
     assert len(evaluations.newest("shops-2")) == 1
 
 
+@pytest.mark.slow
 def test_a_long_table_takes_no_more_memory_than_is_reserved() -> None:
     random = np.random.default_rng(4)
     x = random.normal(size=(100, 2))

@@ -2,27 +2,25 @@
 
 import asyncio
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any
 
 import pytest
+from both_ways import JSON_TYPE, Answer, Running, both, connect, started, written_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mixed import FEATURES, TABLE, publish, version_of_table
 from service import INPUTS, copy_models
-from uvicorn import Config
-from uvicorn.server import ServerState
 
-from app.main import create_app
-from app.server.protocol import BoundedHttpProtocol
+from app.data.columns.schema import Column, TableSchema
 from app.storage.memory_budget import LARGE_BODY, MemoryBudget
 from app.web.connection_hooks import ServiceHooks
-from app.web.fast_path import PredictFastPath
+from app.web.fast_path import fast_paths
 
-JSON_TYPE = (b"content-type", b"application/json")
+KSERVE, INFERENCE = b"/v1/models/crop-yield:predict", b"/v2/models/crop-yield/infer"
 
 NUMBERS = st.one_of(st.integers(-(2**70), 2**70), st.floats(allow_nan=False), st.floats(-200, 200))
 ANYTHING = st.one_of(NUMBERS, st.none(), st.booleans(), st.text(max_size=3), st.lists(st.integers(), max_size=2))
@@ -70,14 +68,6 @@ TEXTS = st.sampled_from(
 )
 
 
-class Running(NamedTuple):
-    """The started app, on an event loop that the tests share."""
-
-    config: Config
-    state: dict[str, Any]
-    runner: asyncio.Runner
-
-
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     folder = tmp_path_factory.mktemp("fast-path")
@@ -105,129 +95,7 @@ def with_kinds(tmp_path_factory: pytest.TempPathFactory, request: pytest.Fixture
     yield from started(folder)
 
 
-def started(folder: Path) -> Iterator[Running]:
-    app = create_app()
-    config = Config(app, log_config=None, access_log=False)
-    config.load()
-    with asyncio.Runner() as runner:
-        lifespan = app.router.lifespan_context(app)
-        with pytest.MonkeyPatch.context() as environment:
-            environment.setenv("LINSERVE_MODELS_DIR", str(folder / "models"))
-            environment.setenv("LINSERVE_STATE_DIR", str(folder / "state"))
-            environment.setenv("LINSERVE_TRAINER_MODE", "external")
-            state = runner.run(lifespan.__aenter__())
-        yield Running(config, dict(state or {}), runner)
-        runner.run(lifespan.__aexit__(None, None, None))
-
-
-class Wire(asyncio.Transport):
-    """Keeps the bytes that are written to it."""
-
-    def __init__(self) -> None:
-        super().__init__({"peername": ("127.0.0.1", 1), "sockname": ("127.0.0.1", 80)})
-        self.written = b""
-        self.unread = 0
-        self.on_write: Callable[[], None] | None = None
-        self._closing = False
-
-    def write(self, data: bytes | bytearray | memoryview) -> None:
-        self.written += data
-        if self.on_write is not None:
-            self.on_write()
-
-    def close(self) -> None:
-        self._closing = True
-
-    def is_closing(self) -> bool:
-        return self._closing
-
-    def get_write_buffer_size(self) -> int:
-        return self.unread
-
-    def abort(self) -> None:
-        self._closing = True
-
-    def can_write_eof(self) -> bool:
-        return False
-
-    def pause_reading(self) -> None: ...
-
-    def resume_reading(self) -> None: ...
-
-
-class Answer:
-    """A response without its request id."""
-
-    def __init__(self, written: bytes) -> None:
-        head, _, body = written.partition(b"\r\n\r\n")
-        self.status, *fields = head.decode().split("\r\n")
-        headers = dict(field.split(": ", 1) for field in fields)
-        assert headers.pop("x-request-id")
-        assert int(headers["content-length"]) == len(body)
-        self.headers = list(headers.items())  # in their order
-        if self.status == "HTTP/1.1 200 OK" and headers["content-type"] == "application/json":
-            assert int(headers["linserve-version"]) == json.loads(body)["version"]
-        problem = headers["content-type"] == "application/problem+json"
-        self.body: Any = {**json.loads(body), "request_id": None} if problem else body
-
-    def __eq__(self, other: object) -> bool:
-        return vars(self) == vars(other)
-
-    def __repr__(self) -> str:
-        return repr(vars(self))
-
-    __hash__ = None  # type: ignore[assignment]
-
-
-Request: TypeAlias = tuple[list[bytes], list[tuple[bytes, bytes]]]  # parts of the body, headers
-
-
-def written_of(parts: list[bytes], headers: list[tuple[bytes, bytes]]) -> list[bytes]:
-    """Return a request in the parts in which it arrives."""
-    head = b"POST /predict HTTP/1.1\r\nhost: here\r\n"
-    head += b"".join(b"%b: %b\r\n" % header for header in headers)
-    if len(parts) == 1:
-        return [head + b"content-length: %d\r\n\r\n" % len(parts[0]) + parts[0]]
-    chunks = [b"%x\r\n%b\r\n" % (len(part), part) for part in parts if part]
-    return [head + b"transfer-encoding: chunked\r\n\r\n", *chunks, b"0\r\n\r\n"]
-
-
-def connect(running: Running, *, fast_path: bool) -> tuple[BoundedHttpProtocol, Wire]:
-    state = running.state if fast_path else {**running.state, "fast_path": None}
-    connection = BoundedHttpProtocol(running.config, ServerState(), state)
-    wire = Wire()
-    connection.connection_made(wire)
-    return connection, wire
-
-
-async def ask(running: Running, pieces: list[bytes], *, fast_path: bool) -> tuple[Answer, bool]:
-    """Return the response, and whether the fast path gave it."""
-    connection, wire = connect(running, fast_path=fast_path)
-    for piece in pieces:
-        connection.data_received(piece)
-    while tasks := list(connection.tasks):
-        await asyncio.wait(tasks)
-    by_fast_path = connection.cycle is None
-    connection.connection_lost(None)
-    return Answer(wire.written), by_fast_path
-
-
-def both(running: Running, *requests: Request) -> list[tuple[Answer, Answer, bool]]:
-    """Return the responses with and without the fast path, and whether the fast path gave the first."""
-
-    async def answers() -> list[tuple[Answer, Answer, bool]]:
-        found = []
-        for parts, headers in requests:
-            pieces = written_of(parts, headers)
-            with_fast_path, by_fast_path = await ask(running, pieces, fast_path=True)
-            without, _ = await ask(running, pieces, fast_path=False)
-            found.append((with_fast_path, without, by_fast_path))
-        return found
-
-    return running.runner.run(answers())
-
-
-@settings(max_examples=150)
+@settings(max_examples=50)
 @given(st.lists(st.one_of(BODIES, TEXTS), min_size=1, max_size=8))
 def test_any_body_is_answered_the_same_with_the_fast_path_and_without_it(running: Running, bodies: list[bytes]) -> None:
     for with_fast_path, without, _ in both(running, *(([body], [JSON_TYPE]) for body in bodies)):
@@ -265,7 +133,7 @@ ROWS_OF_KINDS = st.one_of(
 BODIES_OF_KINDS = st.lists(ROWS_OF_KINDS, max_size=3).map(lambda rows: json.dumps({"instances": rows}).encode())
 
 
-@settings(max_examples=40)
+@settings(max_examples=15)
 @given(st.lists(BODIES_OF_KINDS, min_size=1, max_size=8))
 def test_rows_of_any_kinds_are_answered_the_same_with_the_fast_path_and_without_it(
     with_kinds: Running, bodies: list[bytes]
@@ -314,6 +182,7 @@ def test_a_body_in_parts_is_joined_or_passed_on_complete(running: Running) -> No
         ([JSON_TYPE, (b"accept", b"text/csv")], False),
         ([JSON_TYPE, (b"accept", b"text/html")], False),
         ([JSON_TYPE, (b"content-encoding", b"gzip")], False),
+        ([JSON_TYPE, (b"content-encoding", b"x-gzip")], False),
         ([JSON_TYPE, (b"content-encoding", b"br")], False),
         ([JSON_TYPE, (b"linserve-min-version", b"1")], False),
         ([JSON_TYPE, (b"linserve-min-version", b"2")], False),
@@ -326,6 +195,162 @@ def test_requests_with_other_headers_are_left_to_the_route(
     ((with_fast_path, without, found),) = both(running, ([b'{"instances": [[75, 63, 44]]}'], headers))
     assert found == by_fast_path
     assert with_fast_path == without
+
+
+MIXED_ROWS = st.one_of(ROWS, st.dictionaries(NAMES, st.lists(NUMBERS, max_size=2), min_size=3))
+KSERVE_BODIES = st.fixed_dictionaries(
+    {},
+    optional={
+        "instances": st.lists(MIXED_ROWS, max_size=4) | INSTANCES,
+        "inputs": st.lists(ROWS, max_size=2) | st.dictionaries(NAMES, st.lists(ANYTHING, max_size=2)),
+        "signature_name": st.text(max_size=3) | ANYTHING,
+        "parameters": st.fixed_dictionaries({}, optional=dict.fromkeys(("interval", "explain", "missing"), ANYTHING)),
+    },
+).map(lambda body: json.dumps(body).encode())
+
+
+@settings(max_examples=25)
+@given(st.lists(st.one_of(KSERVE_BODIES, BODIES, TEXTS), min_size=1, max_size=8))
+def test_any_body_of_kserve_v1_is_answered_the_same_with_the_fast_path_and_without_it(
+    running: Running, bodies: list[bytes]
+) -> None:
+    for with_fast_path, without, _ in both(running, *(([body], []) for body in bodies), path=KSERVE):
+        assert with_fast_path == without
+
+
+@settings(max_examples=15)
+@given(st.lists(BODIES_OF_KINDS, min_size=1, max_size=8))
+def test_rows_of_any_kinds_in_kserve_v1_are_answered_the_same(with_kinds: Running, bodies: list[bytes]) -> None:
+    for with_fast_path, without, _ in both(with_kinds, *(([body], []) for body in bodies), path=KSERVE):
+        assert with_fast_path == without
+
+
+SIZES = st.sampled_from([1, 2, 3, 6, 12, 0, -1, 2**40])
+TENSORS = st.fixed_dictionaries(
+    {
+        "name": st.sampled_from(["input", "temp", "predict", ""]) | st.text(max_size=3) | ANYTHING,
+        "shape": st.sampled_from([[1, 3], [2, 3], [40, 3], [3], [3, 1]]) | st.lists(SIZES, max_size=3) | ANYTHING,
+        "datatype": st.sampled_from(["FP64", "FP64", "FP32", "FP16", "INT64", "INT8", "BOOL", "BYTES", "fp64"]),
+        "data": st.lists(NUMBERS, min_size=3, max_size=3)
+        | st.lists(NUMBERS, min_size=6, max_size=6)
+        | st.lists(ANYTHING, max_size=7)
+        | st.lists(st.lists(NUMBERS, min_size=3, max_size=3), min_size=1, max_size=2)
+        | st.just([1.5, 2, 3] * 40),
+    },
+    optional={"parameters": st.none() | st.fixed_dictionaries({}, optional={"binary_data_size": st.integers(0, 30)})},
+)
+INFERENCES = st.fixed_dictionaries(
+    {"inputs": st.lists(TENSORS, min_size=1, max_size=1) | st.lists(TENSORS, max_size=3)},
+    optional={
+        "id": st.text(max_size=5) | ANYTHING,
+        "outputs": st.lists(st.fixed_dictionaries({"name": st.sampled_from(["predict", "apples", "x"])}), max_size=2),
+        "parameters": st.fixed_dictionaries(
+            {}, optional={"interval": st.just(0.9), "binary_data_output": st.booleans()}
+        ),
+        "x": ANYTHING,
+    },
+).map(lambda body: json.dumps(body).encode())
+INFERENCE_TEXTS = st.sampled_from(
+    [
+        b'{"inputs": [{"name": "x", "shape": [1, 3], "datatype": "FP64", "data": %b}]%b}' % (data, rest)
+        for data in (b"[1, 2, 3]", b"[NaN, 2, 3]", b"[1e999, 2, 3]", b"[1e39, 2, 3]", b"[-0, -0.0, 0]", b"[1, 2, 3,]")
+        for rest in (b"", b', "id": "\\ud800"', b', "id": null', b', "id": "\\u00e9\\"\\n"', b', "id": "1", "id": "2"')
+    ]
+).flatmap(lambda body: st.sampled_from([body, body.replace(b"FP64", b"FP32"), b"\xef\xbb\xbf" + body]))
+
+
+@settings(max_examples=30)
+@given(st.lists(st.one_of(INFERENCES, INFERENCE_TEXTS, TEXTS), min_size=1, max_size=8))
+def test_any_body_of_the_open_inference_protocol_is_answered_the_same_with_the_fast_path_and_without_it(
+    running: Running, bodies: list[bytes]
+) -> None:
+    for with_fast_path, without, _ in both(running, *(([body], []) for body in bodies), path=INFERENCE):
+        assert with_fast_path == without
+
+
+def tensor_of(rows: list[list[float]], **members: Any) -> bytes:
+    """Return a body of the Open Inference Protocol with one tensor."""
+    tensor = {"name": "input-0", "shape": [len(rows), len(rows[0])], "datatype": "FP64"}
+    data = [value for row in rows for value in row]
+    return json.dumps({"inputs": [tensor | {"data": data} | members.pop("tensor", {})], **members}).encode()
+
+
+ELIGIBLE = [
+    *((KSERVE, json.dumps({"instances": rows}).encode()) for rows in (INPUTS[:1], INPUTS, INPUTS * 50)),
+    *((INFERENCE, tensor_of(rows)) for rows in (INPUTS[:1], INPUTS, INPUTS * 50)),
+    (INFERENCE, tensor_of(INPUTS[:1], id="b6c1")),
+    (INFERENCE, tensor_of([[75.1, 63.2, 44.3]], tensor={"datatype": "FP32"})),
+    (INFERENCE, tensor_of(INPUTS * 50, tensor={"datatype": "FP32"})),
+]
+
+
+@pytest.mark.parametrize(
+    "headers", [[], [JSON_TYPE], [(b"accept", b"text/html")], [(b"accept", b"*/*"), (b"user-agent", b"python-httpx")]]
+)
+@pytest.mark.parametrize(("path", "body"), ELIGIBLE)
+def test_rows_in_other_formats_are_answered_by_the_fast_path_itself(
+    running: Running, path: bytes, body: bytes, headers: list[tuple[bytes, bytes]]
+) -> None:
+    ((with_fast_path, without, by_fast_path),) = both(running, ([body], headers), path=path)
+    assert by_fast_path
+    assert with_fast_path == without
+    assert with_fast_path.status == "HTTP/1.1 200 OK"
+
+
+@pytest.mark.parametrize("target", ["mass", "predict"])
+def test_a_model_of_one_column_has_the_output_that_the_route_names(tmp_path: Path, target: str) -> None:
+    (tmp_path / "models").mkdir()
+    version = version_of_table(TableSchema((Column("age"),), (Column(target),)))
+    publish(tmp_path / "models", version, "crop-yield")
+    bodies = [tensor_of([[40.5]], tensor={"name": name}) for name in ("age", "input")]
+    rows = json.dumps({"instances": [[40.5]]}).encode()
+    for running in started(tmp_path):
+        for with_fast_path, without, _ in both(running, *(([body], []) for body in bodies), path=INFERENCE):
+            assert with_fast_path == without
+            assert with_fast_path.status == "HTTP/1.1 200 OK"
+        ((with_fast_path, without, by_fast_path),) = both(running, ([rows], []), path=KSERVE)
+        assert by_fast_path
+        assert with_fast_path == without
+
+
+HEADERS = st.lists(
+    st.sampled_from(
+        [
+            JSON_TYPE,
+            (b"content-type", b"application/x-www-form-urlencoded"),
+            (b"content-type", b"text/csv"),
+            (b"content-encoding", b"gzip"),
+            (b"content-encoding", b"identity"),
+            (b"accept", b"text/csv"),
+            (b"linserve-min-version", b"1"),
+            (b"linserve-min-version", b"9"),
+            (b"linserve-sticky", b"a"),
+            (b"inference-header-content-length", b"20"),
+            (b"x-request-id", b"mine"),
+            (b"x-request-id", b"not valid!"),
+            (b"authorization", b"Bearer key"),
+        ]
+    ),
+    max_size=4,
+)
+
+
+@settings(max_examples=25)
+@given(st.sampled_from(ELIGIBLE), HEADERS)
+def test_any_headers_are_answered_the_same_with_the_fast_path_and_without_it(
+    running: Running, request_: tuple[bytes, bytes], headers: list[tuple[bytes, bytes]]
+) -> None:
+    path, body = request_
+    ((with_fast_path, without, _),) = both(running, ([body], headers), path=path)
+    assert with_fast_path == without
+
+
+@pytest.mark.parametrize(
+    "path", [b"/v1/models/other:predict", KSERVE + b"?x=1", b"/v2/models/crop-yield/versions/1/infer"]
+)
+def test_other_paths_are_left_to_the_route(running: Running, path: bytes) -> None:
+    ((_, _, by_fast_path),) = both(running, ([b'{"instances": [[75, 63, 44]]}'], []), path=path)
+    assert not by_fast_path
 
 
 def test_a_client_that_disconnects_before_its_body_ends_does_no_harm(running: Running) -> None:
@@ -362,7 +387,7 @@ def with_little_memory(running: Running) -> Running:
     services = replace(running.state["services"], memory=MemoryBudget(SMALL_BUDGET))
     hooks = ServiceHooks(services, header_timeout=600, transfer_grace=600)
     return running._replace(
-        state={**running.state, "services": services, "hooks": hooks, "fast_path": PredictFastPath(services)}
+        state={**running.state, "services": services, "hooks": hooks, "fast_paths": fast_paths(services)}
     )
 
 

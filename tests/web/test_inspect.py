@@ -58,6 +58,7 @@ def test_targets_are_optional_and_nothing_is_stored(service: Service) -> None:
         jobs = service.client.get("/jobs").json()["items"]
         return service.client.get("/models").json(), [job["id"] for job in jobs]
 
+    service.finish_jobs()  # Those of other tests.
     before = stored()
     answer = inspect(service, TABLE).json()
     assert {column["role"] for column in answer["columns"]} == {"feature"}
@@ -65,12 +66,13 @@ def test_targets_are_optional_and_nothing_is_stored(service: Service) -> None:
 
 
 def test_a_file_is_compared_with_the_schema_of_a_model(service: Service) -> None:
-    trained = service.client.post(
+    answer = service.client.post(
         "/train",
         params={"model": "cities", "targets": "y"},
         content=TABLE,
         headers={"content-type": CSV, "prefer": "wait=60"},
-    ).json()
+    )
+    trained = service.ended_job(answer)
     assert trained["status"] == "succeeded", trained
     same = inspect(service, TABLE, model="cities").json()
     assert (same["differences"], same["version"]) == ([], 1)

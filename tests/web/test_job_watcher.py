@@ -137,6 +137,25 @@ def test_a_request_that_waits_is_answered_at_once_although_others_follow(loop: _
     assert len(table.reads) <= 30 + MAX_SAVED_READS + 12
 
 
+def test_a_client_that_reconnects_gets_only_what_was_read_after_it_came(loop: _VirtualLoop) -> None:
+    table, watcher = _watched(loop, ends_after=3.5)
+    began = loop.time()
+
+    async def reconnect() -> list[float]:
+        following = asyncio.create_task(_follow(watcher, "job"))
+        await asyncio.sleep(2.9)
+        came_at = loop.time()
+        snapshots = [snapshot async for snapshot in watcher.watch(await watcher.find("job"), since=came_at)]
+        assert all(snapshot.read_at >= came_at for snapshot in snapshots)
+        assert snapshots[-1] == (await following)[0]
+        return [snapshot.read_at for snapshot in snapshots]
+
+    times = loop.run_until_complete(reconnect())
+
+    assert table.reads[0] < began + 2.9 < times[0] <= began + 4
+    assert table.finds == 1
+
+
 def test_followers_end_when_the_service_stops(loop: _VirtualLoop) -> None:
     table = _Table(loop, ends_after=1e9)
 

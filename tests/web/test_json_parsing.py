@@ -1,15 +1,16 @@
 """JSON that is hard to parse, read in every way that the service reads a body."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
 import httpx
 import pytest
-from hypothesis import given, settings
+from both_ways import Running, ask, started
+from hypothesis import given
 from hypothesis import strategies as st
 from json_suite import ACCEPTED, ACCEPTED_BY_CHOICE, NOT_NUMBERS, REFUSED, REFUSED_BY_CHOICE
 from numpy.testing import assert_array_equal
-from service import Service
+from service import Service, copy_models
 
 from app.data.batch import Columns
 from app.data.formats.ndjson import NDJSON
@@ -55,11 +56,25 @@ WAYS = {
 }
 
 
-def statuses(service: Service, way: Way, cases: Mapping[str, bytes]) -> dict[str, int]:
-    return {
-        name: service.client.post(way.path, content=way.body(case), headers=JSON).status_code
-        for name, case in cases.items()
-    }
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """The service's protocol in this process, which takes thousands of requests in a moment."""
+    folder = tmp_path_factory.mktemp("json-parsing")
+    copy_models(folder)
+    yield from started(folder)
+
+
+def statuses(running: Running, way: Way, cases: Mapping[str, bytes]) -> dict[str, int]:
+    async def answers() -> dict[str, int]:
+        found = {}
+        for name, case in cases.items():
+            body = way.body(case)
+            head = b"POST %b HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n" % way.path.encode()
+            answer, _ = await ask(running, [head + b"content-length: %d\r\n\r\n" % len(body) + body], fast_path=True)
+            found[name] = int(answer.status.split()[1])
+        return found
+
+    return running.runner.run(answers())
 
 
 def test_the_table_has_every_case_of_the_suite() -> None:
@@ -68,17 +83,17 @@ def test_the_table_has_every_case_of_the_suite() -> None:
 
 
 @pytest.mark.parametrize("way", WAYS.values(), ids=WAYS.keys())
-def test_json_that_is_not_a_request_is_read_and_rejected_as_invalid_input(service: Service, way: Way) -> None:
+def test_json_that_is_not_a_request_is_read_and_rejected_as_invalid_input(running: Running, way: Way) -> None:
     read = {**ACCEPTED, **ACCEPTED_BY_CHOICE, **NOT_NUMBERS}
     expected = dict.fromkeys(read, httpx.codes.UNPROCESSABLE_ENTITY)
     if way.path.startswith("/predict") and way.body is not as_it_is:
         # Numbers by themselves: with those beside them, they are a row.
         expected["structure_lonely_int"] = expected["structure_lonely_negative_real"] = httpx.codes.OK
-    assert statuses(service, way, read) == expected
+    assert statuses(running, way, read) == expected
 
 
 @pytest.mark.parametrize("way", WAYS.values(), ids=WAYS.keys())
-def test_a_body_that_is_not_json_is_rejected_as_malformed(service: Service, way: Way) -> None:
+def test_a_body_that_is_not_json_is_rejected_as_malformed(running: Running, way: Way) -> None:
     refused = {**REFUSED, **REFUSED_BY_CHOICE}
     expected = dict.fromkeys(refused, httpx.codes.BAD_REQUEST)
     if way.body is as_it_is:
@@ -87,7 +102,7 @@ def test_a_body_that_is_not_json_is_rejected_as_malformed(service: Service, way:
     if way == WAYS["a document for training"]:
         # An array may be a table. Its parser reads this depth.
         expected["structure_500_nested_arrays"] = httpx.codes.UNPROCESSABLE_ENTITY
-    assert statuses(service, way, refused) == expected
+    assert statuses(running, way, refused) == expected
 
 
 @pytest.mark.parametrize(
@@ -118,7 +133,6 @@ def test_a_number_out_of_range_is_rejected_with_its_place(service: Service, numb
     assert [error["pointer"] for error in answer.json()["errors"]] == [f"/instances/{rows}/0"]
 
 
-@settings(max_examples=100)
 @given(st.lists(st.lists(FLOATS, min_size=2, max_size=2), min_size=1, max_size=60))
 def test_17_digits_are_read_as_the_float_they_were_written_from(rows: list[list[float]]) -> None:
     written = ",".join(f"[{','.join(f'{value:.17g}' for value in row)}]" for row in rows)

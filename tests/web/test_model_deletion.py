@@ -6,24 +6,19 @@ from typing import Any
 import httpx
 import pytest
 from service import NOTEBOOK, Service
+from threaded_service import ThreadedService
 
 ROW = {"instances": [[75, 63, 44]]}
 ENDLESS = {"kind": "gradient_descent", "epochs": 10_000_000, "learning_rate": 1e-9}
 NAMES: dict[str, Any] = {"feature_names": ["temp", "rainfall", "humidity"], "target_names": ["apples", "oranges"]}
-TYPO_IS_GONE = 'There is no model "typo". GET /models lists the models.'
 NO_CURRENT = "no current version; promote one"
 
 
 @pytest.fixture(scope="module")
 def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    running = Service(tmp_path_factory.mktemp("deletion"), workers=2).start()
+    running = ThreadedService(tmp_path_factory.mktemp("deletion"), trainer=True).start()
     yield running
     running.stop()
-
-
-def new_connection(service: Service) -> httpx.Client:
-    """Whichever worker answers."""
-    return httpx.Client(base_url=service.url, headers={"connection": "close"}, timeout=60)
 
 
 def delete(service: Service, model: str, condition: str | None = "*", **query: str) -> httpx.Response:
@@ -35,26 +30,6 @@ def trained(service: Service, model: str, **options: Any) -> int:
     job = service.train(**NOTEBOOK, **NAMES, model=model, **options)
     assert job["status"] == "succeeded", job
     return int(job["version"])
-
-
-def test_a_deleted_model_is_gone_in_every_worker_and_its_numbers_are_not_used_again(own: Service) -> None:
-    assert [trained(own, "typo"), trained(own, "typo")] == [1, 2]
-    with new_connection(own) as client:
-        for _ in range(8):  # both workers have it in memory
-            assert client.post("/models/typo/predict", json=ROW).json()["version"] == 2
-            assert client.post("/models/typo/versions/1/predict", json=ROW).json()["version"] == 1
-        assert delete(own, "typo").status_code == 204
-        for _ in range(8):
-            for path in ("/models/typo/predict", "/models/typo/versions/1/predict"):
-                answer = client.post(path, json=ROW)
-                assert (answer.status_code, answer.json()["detail"]) == (404, TYPO_IS_GONE)
-    again = delete(own, "typo")
-    assert (again.status_code, again.json()["detail"]) == (404, TYPO_IS_GONE)
-    assert "typo" not in [item["model"] for item in own.client.get("/models").json()["items"]]
-
-    assert trained(own, "typo") == 3
-    assert own.client.get("/models/typo").json()["versions"] == [3]
-    assert own.client.get("/models/typo/versions/2").status_code == 404
 
 
 def test_a_model_is_deleted_only_if_it_is_as_the_client_knows_it(own: Service) -> None:
@@ -71,7 +46,7 @@ def test_a_model_is_deleted_only_if_it_is_as_the_client_knows_it(own: Service) -
 
 
 def test_the_default_model_is_deleted_only_by_force(tmp_path_factory: pytest.TempPathFactory) -> None:
-    service = Service(tmp_path_factory.mktemp("default"), trainer_mode="external").start()
+    service = ThreadedService(tmp_path_factory.mktemp("default")).start()
     try:
         refused = delete(service, "crop-yield")
         assert refused.status_code == 409

@@ -97,7 +97,13 @@ def test_every_call_may_have_a_key_and_those_that_are_open_to_all_need_none(docu
         for operation in path.values()
         if operation.get("security") == []
     }
-    assert open_to_all == {"live", "ready", "metrics"}
+    assert open_to_all == {
+        *("live", "ready", "metrics"),
+        *("serverMetadata", "serverLive", "serverReady", "modelReady", "modelVersionReady"),
+        *("modelReadyV1", "versionReadyV1"),
+        *("ping", "health", "mlflowVersion"),
+        "healthVertex",
+    }
 
 
 def test_the_events_of_a_job_have_no_schema_of_a_later_version(document: dict[str, Any]) -> None:
@@ -111,3 +117,13 @@ def test_examples_fit_their_schemas(document: dict[str, Any]) -> None:
     assert examples
     for name, example in examples:
         Draft202012Validator({"components": document["components"], **schemas[name]}).validate(example)
+
+
+def test_options_are_described_by_the_docstrings_of_their_classes_and_base_classes(document: dict[str, Any]) -> None:
+    options = document["components"]["schemas"]["TrainRequest"]["properties"]
+    assert options["feature_names"]["description"].startswith("Names for rows that are arrays.")
+    assert options["mode"]["description"].startswith("`replace`: train on these rows alone;")  # of a base class
+    assert "`infer`: take the columns" in options["schema"]["description"]  # `schema_` in the source
+    # A field of a dataclass.
+    solver = document["components"]["schemas"]["GradientDescentOptions"]["properties"]
+    assert solver["batch_size"]["description"] == "null: all rows."

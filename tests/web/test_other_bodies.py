@@ -53,7 +53,8 @@ def coefficients(service: Service, model: str) -> dict[str, float]:
 
 @pytest.fixture(scope="module")
 def right(service: Service) -> dict[str, float]:
-    assert train(service, "right", TEXT, CSV, targets="y").json()["status"] == "succeeded"
+    job = service.ended_job(train(service, "right", TEXT, CSV, targets="y"))
+    assert job["status"] == "succeeded", job
     return coefficients(service, "right")
 
 
@@ -62,7 +63,7 @@ def test_the_same_table_gives_the_same_model_and_predicts_back(
     service: Service, right: dict[str, float], name: str
 ) -> None:
     body, content_type, is_warned = BODIES[name]
-    job = train(service, name, body, content_type, targets="y").json()
+    job = service.ended_job(train(service, name, body, content_type, targets="y"))
     assert job["status"] == "succeeded", job
     assert is_warned == any("Content-Type names another format" in warning for warning in job["warnings"])
     assert coefficients(service, name) == pytest.approx(right, rel=1e-12)
@@ -91,7 +92,7 @@ def test_a_form_has_the_options_that_a_query_has(service: Service, right: dict[s
         "options": (None, json.dumps(options), JSON),
         "file": ("rows", io.BytesIO(body), content_type),
     }
-    job = service.client.post("/train", files=form, headers={"prefer": "wait=60"}).json()
+    job = service.ended_job(service.client.post("/train", files=form, headers={"prefer": "wait=60"}))
     assert job["status"] == "succeeded", job
     assert coefficients(service, f"form-{name}")["word[a]"] == pytest.approx(-right["word[b]"], rel=1e-9)
     options = {} if name == "records" else {"keep": ["word"]}

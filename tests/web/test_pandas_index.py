@@ -44,7 +44,7 @@ def predict(service: Service, model: str, form: str, content: bytes, **query: st
 )
 def test_the_index_of_a_frame_is_left_out_with_a_warning(service: Service, name: str, index: str) -> None:
     content = (TABLES / f"{name}.parquet").read_bytes()
-    job = train(service, name, "parquet", content).json()
+    job = service.ended_job(train(service, name, "parquet", content))
     assert job["status"] == "succeeded", job
     assert [warning for warning in job["warnings"] if f'"{index}" is the index' in warning]
     card = service.client.get(f"/models/{name}").json()
@@ -58,7 +58,8 @@ def test_the_index_of_a_frame_is_left_out_with_a_warning(service: Service, name:
 @pytest.mark.parametrize("form", BINARY)
 def test_an_index_of_several_columns_is_left_out_of_what_is_predicted_for(service: Service, form: str) -> None:
     model, x = f"indexed-{form}", np.arange(9.0)
-    assert train(service, model, "csv", b"x,y\n1,2\n2,3\n3,5\n").json()["status"] == "succeeded"
+    job = service.ended_job(train(service, model, "csv", b"x,y\n1,2\n2,3\n3,5\n"))
+    assert job["status"] == "succeeded", job
     table = framed(["a", {"kind": "range", "start": 0}, "b", "gone"], a=x, x=x, b=list("abcdefghi"))
     answer = predict(service, model, form, written(table, form))
     assert answer.status_code == 200, answer.text
@@ -70,14 +71,14 @@ def test_an_index_of_several_columns_is_left_out_of_what_is_predicted_for(servic
 def test_an_index_that_is_named_as_a_feature_or_a_target_is_one(service: Service, form: str) -> None:
     model, x = f"index-named-{form}", np.arange(9.0)
     content = written(framed(["k"], x=x, k=x * x, y=x % 4), form)
-    job = train(service, model, form, content, features="x,k").json()
+    job = service.ended_job(train(service, model, form, content, features="x,k"))
     assert job["status"] == "succeeded", job
     assert not [warning for warning in job["warnings"] if "index" in warning]
-    again = train(service, model, form, content).json()  # The current version has it as a feature.
+    again = service.ended_job(train(service, model, form, content))  # The current version has it as a feature.
     assert again["status"] == "succeeded", again
     assert service.client.get(f"/models/{model}").json()["features"] == ["x", "k"]
     assert predict(service, model, form, content).status_code == 200
-    target = train(service, f"{model}-target", form, content, targets="k").json()
+    target = service.ended_job(train(service, f"{model}-target", form, content, targets="k"))
     assert target["status"] == "succeeded", target
     assert service.client.get(f"/models/{model}-target").json()["features"] == ["x", "y"]
 

@@ -42,7 +42,7 @@ RANGES = st.sampled_from([*OFFERED, "*/*", "application/*", "text/*", "image/png
 NAMES = st.lists(st.text(st.characters(codec="utf-8"), min_size=1), min_size=1, max_size=4)
 COMPRESSED: dict[str, Callable[[bytes], bytes]] = {"gzip": gzip.compress, "zstd": zstd.compress}
 
-quick = settings(max_examples=100)
+quick = settings(max_examples=50)
 
 
 # Accept
@@ -199,7 +199,7 @@ VALUES = st.one_of(
 )
 
 
-@settings(max_examples=300)
+@settings(max_examples=100)
 @given(st.lists(st.tuples(PARAMETERS | st.text(), VALUES), max_size=4))
 @example([("start", "٣"), ("solver", "gradient_descent")])
 @example([("epochs", "9" * 5000), ("solver", "gradient_descent")])
@@ -258,16 +258,18 @@ def test_a_request_id_is_kept_if_it_is_valid_and_can_be_logged(given_id: bytes) 
 # Tokens of pages
 
 TIMES = st.datetimes(timezones=st.none() | st.timezones()).map(lambda time: time.isoformat())
-POSITIONS = st.tuples(st.integers(0, 2**31), TIMES) | st.lists(
-    st.integers() | st.text(max_size=5) | st.none() | st.booleans() | TIMES, max_size=3
+NUMBERS = st.integers(0, 2**63 - 1)
+KEYS = st.tuples(NUMBERS, NUMBERS, st.uuids().map(str))
+STARTS = st.tuples(KEYS, st.fixed_dictionaries({}, optional={"since": TIMES, "model": st.text(max_size=5)})) | st.lists(
+    st.integers() | st.text(max_size=5) | st.none() | st.booleans() | TIMES | KEYS, max_size=3
 )
 
 
-@settings(max_examples=150)
+@settings(max_examples=50)
 @given(
     st.text()
     | st.binary().map(lambda noise: base64.urlsafe_b64encode(noise).decode())
-    | POSITIONS.map(lambda position: base64.urlsafe_b64encode(json.dumps(position).encode()).decode())
+    | STARTS.map(lambda start: base64.urlsafe_b64encode(json.dumps(start).encode()).decode())
 )
 def test_any_token_has_a_page_or_is_refused(service: Service, token: str) -> None:
     answer = service.client.get("/jobs", params={"next": token})
@@ -283,7 +285,9 @@ PRINTABLE = st.text(st.characters(codec="latin-1", exclude_categories=["Cc"]), m
 @given(st.text(min_size=1).filter(lambda name: name not in (".", "..")))
 def test_any_name_of_a_model_is_known_or_not(service: Service, name: str) -> None:
     answer = service.client.get(f"/models/{quote(name, safe='')}")
-    assert answer.status_code == (httpx.codes.OK if name == "crop-yield" else httpx.codes.NOT_FOUND)
+    # Hypothesis also draws texts of the source files, and other tests have trained models with such names.
+    is_known = name in {path.parent.name for path in service.models.glob("*/*.safetensors")}
+    assert answer.status_code == (httpx.codes.OK if is_known else httpx.codes.NOT_FOUND)
 
 
 @quick

@@ -6,11 +6,13 @@ from collections.abc import Iterator
 import httpx
 import pytest
 from service import NOTEBOOK, Service
+from threaded_service import ThreadedService
 
-from app.main import OWN_PATHS, app
+from app.main import app
 from app.pages.assets import STATIC
 from app.pages.page_route import PageRoute
 from app.pages.routes import PAGES
+from app.web.paths import first_segments
 
 PREFIX = "/ml"
 
@@ -18,7 +20,7 @@ PREFIX = "/ml"
 @pytest.fixture(scope="module")
 def prefixed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     environment = {"UVICORN_ROOT_PATH": PREFIX}
-    running = Service(tmp_path_factory.mktemp("prefixed"), trainer_mode="external", environment=environment).start()
+    running = ThreadedService(tmp_path_factory.mktemp("prefixed"), environment=environment).start()
     yield running
     running.stop()
 
@@ -74,7 +76,7 @@ def test_responses_are_the_same_as_without_a_prefix(proxy: Proxy) -> None:
     assert proxy.request("GET", "/ml/health/ready").status_code == 200
     wrong = proxy.request("PATCH", "/ml/models")
     assert (wrong.status_code, wrong.headers["allow"]) == (405, "GET, HEAD, OPTIONS")
-    missing = proxy.request("GET", "/ml/nothing")
+    missing = proxy.request("GET", "/ml/elsewhere")
     assert missing.status_code == 404
     assert missing.json()["detail"] == "There is nothing at this path. GET /ml/ lists all calls."
     similar = proxy.request("GET", "/ml/modells").json()["detail"]
@@ -85,7 +87,7 @@ def test_prefix_that_is_also_a_path_is_not_removed_twice(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
     environment = {"UVICORN_ROOT_PATH": "/models"}
-    service = Service(tmp_path_factory.mktemp("awkward"), trainer_mode="external", environment=environment).start()
+    service = ThreadedService(tmp_path_factory.mktemp("awkward"), environment=environment).start()
     try:
         assert service.client.get("/models").json()["items"][0]["model"] == "crop-yield"
         assert service.client.get("/models/crop-yield").json()["version"] == 1
@@ -93,7 +95,7 @@ def test_prefix_that_is_also_a_path_is_not_removed_twice(
         service.stop()
 
 
-def test_first_segments_of_all_paths_are_listed() -> None:
+def test_first_segments_of_all_paths_are_known() -> None:
     pages = [route.path for router in PAGES for route in router.routes if isinstance(route, PageRoute)]
     paths = [*app.openapi()["paths"], *pages, STATIC, "/docs", "/openapi.json"]
-    assert {path.split("/")[1] for path in paths} - {""} == OWN_PATHS
+    assert {path.split("/")[1] for path in paths} == first_segments(app.routes)

@@ -4,6 +4,8 @@ from typing import Any
 
 import pytest
 from service import INPUTS, Service, copy_models
+from threaded_service import ThreadedService
+from yields import publish_yields
 
 from app.registry.model_card import SCHEMA
 from app.registry.version_file import encode, read
@@ -157,10 +159,10 @@ def test_instance_weights_are_rejected_for_a_model_of_frequency_weights(tmp_path
     models = copy_models(tmp_path)
     path = models / "crop-yield" / "000001.safetensors"
     version = read(path)
-    model = replace(version.model, statistics=replace(version.model.statistics, weight_kind="frequency"))
+    model = replace(version.model, known_statistics=replace(version.model.statistics, weight_kind="frequency"))
     path.chmod(0o644)
     path.write_bytes(encode(replace(version.card, schema=SCHEMA, weight_kind="frequency"), model))
-    own = Service(tmp_path, trainer_mode="external").start()
+    own = ThreadedService(tmp_path).start()
     body = {"instances": [[75, 63, 44]], "interval": 0.9, "instance_weights": [1]}
     as_json = own.client.post("/predict", json=body)
     table = own.client.post(
@@ -185,27 +187,29 @@ def test_a_large_batch_answers_row_by_row_what_single_rows_answer(service: Servi
         assert answer["predictions"][i] == service.predict(rows[i])["predictions"][0]
 
 
-def test_predictions_of_the_fast_path_and_of_the_route_are_counted(tmp_path: Path) -> None:
-    own = Service(tmp_path, trainer_mode="external").start()
+def test_predictions_of_the_fast_path_and_of_the_route_are_counted(service: Service) -> None:
+    def counts() -> list[float]:
+        names = (
+            'linserve_requests_total{method="POST",protocol="linserve",route="/predict",status="200"}',
+            "linserve_predicted_rows_total",
+            'linserve_request_seconds_count{protocol="linserve",route="/predict"}',
+        )
+        samples = dict(line.rsplit(" ", 1) for line in service.client.get("/metrics").text.splitlines())
+        return [float(samples.get(name, 0)) for name in names]
+
+    before = counts()
     for _ in range(3):
-        own.predict([75, 63, 44])
-    own.predict([75, 63, 44], [1, 2, 3], explain=True)
-    text = own.client.get("/metrics").text
-    assert 'linserve_requests_total{method="POST",route="/predict",status="200"} 4.0' in text
-    assert "linserve_predicted_rows_total 5.0" in text
-    assert 'linserve_request_seconds_count{route="/predict"} 4.0' in text
-    assert (
-        own.client.post("/predict", json={"instances": INPUTS}, headers={"x-request-id": "mine"}).headers[
-            "x-request-id"
-        ]
-        == "mine"
-    )
-    own.stop()
+        service.predict([75, 63, 44])
+    service.predict([75, 63, 44], [1, 2, 3], explain=True)
+    assert [after - earlier for after, earlier in zip(counts(), before, strict=True)] == [4, 5, 4]
+    answer = service.client.post("/predict", json={"instances": INPUTS}, headers={"x-request-id": "mine"})
+    assert answer.headers["x-request-id"] == "mine"
 
 
 def test_a_promotion_is_seen_by_the_very_next_prediction_on_the_fast_path(tmp_path: Path) -> None:
-    own = Service(tmp_path).start()
-    own.train(instances=INPUTS, targets=[[1, 2]] * len(INPUTS))
+    own = ThreadedService(tmp_path)
+    publish_yields(own.models)
+    own.start()
     for version in (1, 2) * 20:
         assert own.client.put("/models/crop-yield/current", json={"version": version}).status_code == 200
         assert own.predict([75, 63, 44])["version"] == version
@@ -248,24 +252,33 @@ def test_brackets_in_kept_strings_are_not_counted_as_rows(service: Service) -> N
     assert [row["[{"] for row in answer.json()["predictions"]] == [row["[{"] for row in rows]
 
 
-def test_a_response_too_long_for_memory_is_rejected_with_its_length(service: Service) -> None:
+def train_wide(service: Service) -> None:
+    """Train the model `wide`, which has one feature and 1000 targets."""
     targets = {"targets": ",".join(f"t{n}" for n in range(1000)), "model": "wide"}
     header = ",".join(["a", *(f"t{n}" for n in range(1000))])
     content = "\n".join([header, *(",".join([f"{n}", *[f"{n * n}"] * 1000]) for n in (1, 2, 3))])
     headers = {"content-type": "text/csv", "prefer": "wait=60"}
     trained = service.client.post("/train", params=targets, content=content, headers=headers)
-    assert trained.json()["status"] == "succeeded"
+    assert service.ended_job(trained)["status"] == "succeeded"
 
+
+def test_a_response_too_long_for_memory_is_rejected_with_its_length(service: Service) -> None:
+    train_wide(service)
     body = {"instances": [[1]] * 7000}
     refused = service.client.post("/models/wide/predict", json=body)
     assert refused.status_code == 422
     assert refused.json()["errors"] == [
         {
-            "detail": "The answer would have about 140000000 bytes, and the limit is 134217728. Send fewer instances, "
-            "or accept a table.",
+            "detail": "The answer would have about 140000000 bytes, and the limit is 134217728. Send fewer rows. "
+            "POST /predict can also return a table, which may be longer.",
             "pointer": "/instances",
         }
     ]
+
+
+@pytest.mark.slow
+def test_long_responses_take_no_more_memory_than_is_reserved(service: Service) -> None:
+    train_wide(service)
     before = service.memory("VmHWM")
     for options in ({}, {"interval": 0.9, "confidence": 0.9, "explain": True, "extrapolation": True}):
         answer = service.client.post("/models/wide/predict", json={"instances": [{"a": 1}] * 300, **options})
@@ -275,6 +288,7 @@ def test_a_response_too_long_for_memory_is_rejected_with_its_length(service: Ser
 
     # The rows of a table are few numbers, and those of its answer many.
     content = "a\n" + "1\n" * 30_000
+    headers = {"content-type": "text/csv"}
     answer = service.client.post("/models/wide/predict?interval=0.9", content=content, headers=headers)
     assert answer.status_code == 413
     assert service.memory("VmHWM") - before < 200 << 20

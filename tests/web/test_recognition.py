@@ -243,7 +243,7 @@ PIECES = st.sampled_from(
 )
 
 
-@settings(max_examples=300)
+@settings(max_examples=100)
 @given(
     st.lists(st.one_of(PIECES, st.binary(max_size=9)), max_size=30),
     st.sampled_from([MULTIPART, CSV, JSON, "application/octet-stream"]),

@@ -1,4 +1,4 @@
-"""What is stored is bounded: an upload that there is no room for is refused, before it is received where it can be."""
+"""Stored uploads have a size limit. An upload that exceeds it is rejected, if possible before its body is received."""
 
 import contextlib
 import errno
@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from backports import zstd
 from service import MODELS, NOTEBOOK, Service, wait_for
+from threaded_service import ThreadedService
 
 from app.data.content import HEAD_BYTES
 from app.errors import SpoolFull, Unavailable
@@ -28,7 +29,7 @@ TARGETS = {"targets": "apples,oranges"}
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    running = Service(tmp_path_factory.mktemp("room"), max_spool_bytes=str(ROOM), transfer_grace="600").start()
+    running = ThreadedService(tmp_path_factory.mktemp("room"), max_spool_bytes=str(ROOM), transfer_grace="600").start()
     yield running
     running.stop()
 
@@ -39,7 +40,10 @@ def chunks(size: int) -> Iterator[bytes]:
         yield b"1,2,3,4,5\n" * 100_000
 
 
-def test_an_upload_that_says_it_is_too_long_is_refused_before_a_byte_of_it_comes(small: Service) -> None:
+def test_an_upload_with_a_content_length_above_the_limit_is_rejected_before_its_body_is_received(
+    small: Service,
+) -> None:
+    before = {*small.state.glob("spool/*"), *small.state.glob("scratch/*")}
     connection = http.client.HTTPConnection(small.url.removeprefix("http://"), timeout=60)
     for path in ("/train?targets=apples,oranges", "/predict"):
         connection.putrequest("POST", path)
@@ -52,17 +56,19 @@ def test_an_upload_that_says_it_is_too_long_is_refused_before_a_byte_of_it_comes
         assert int(answer.headers["retry-after"]) > 0
         assert b"urn:linserve:problem:spool-full" in answer.read()
         connection.close()
-    assert [*small.state.glob("spool/*"), *small.state.glob("scratch/*")] == []
+    assert {*small.state.glob("spool/*"), *small.state.glob("scratch/*")} <= before
 
 
 def test_an_upload_of_unknown_length_is_refused_once_it_is_too_long(small: Service) -> None:
+    before = set(small.state.glob("spool/*"))
     answer = small.client.post("/train", params=TARGETS, content=chunks(2 * ROOM), headers=HEADERS)
     assert answer.status_code == 507
-    assert list((small.state / "spool").glob("*")) == []
+    assert set(small.state.glob("spool/*")) <= before
 
 
 @pytest.mark.slow
-def test_rows_that_wait_take_the_room_of_others_until_their_job_ends(small: Service) -> None:
+def test_uploaded_rows_take_space_from_other_uploads_until_their_job_ends(tmp_path: Path) -> None:
+    small = ThreadedService(tmp_path, trainer=True, max_spool_bytes=str(ROOM), transfer_grace="600").start()
     blocking = small.submit(**NOTEBOOK, solver=ENDLESS)
     next(job for job in small.follow(blocking) if job["status"] == "running")
     content = b"".join(chunks(ROOM * 2 // 3))
@@ -75,13 +81,14 @@ def test_rows_that_wait_take_the_room_of_others_until_their_job_ends(small: Serv
     small.client.post(f"/jobs/{waiting.json()['id']}/cancel")
     small.client.post(f"/jobs/{blocking}/cancel")
     accepted = small.client.post("/train", params=TARGETS, content=content, headers={**HEADERS, "prefer": "wait=60"})
-    assert accepted.json()["status"] == "succeeded", accepted.text
+    assert small.ended_job(accepted)["status"] == "succeeded", accepted.text
+    small.stop()
 
 
 def held_body(
     service: Service, body: bytes, headers: dict[str, str], path: str = "/predict"
 ) -> http.client.HTTPConnection:
-    """A request of which all has come but the end."""
+    """Send a request except for its last byte."""
     connection = http.client.HTTPConnection(service.url.removeprefix("http://"), timeout=60)
     connection.putrequest("POST", path)
     for name, value in {**headers, "content-length": str(len(body) + 1)}.items():
@@ -137,12 +144,12 @@ def test_short_bodies_that_become_long_ones_do_not_fill_the_memory(tmp_path: Pat
     for connection in connections.values():
         connection.close()
     wait_for(lambda: not list((service.state / "spool").iterdir()))
-    # What was held is let go, and long bodies are taken again.
+    # The space is released, and long bodies are accepted again.
     assert len(service.predict(*[[75.0, 63.0, 44.0]] * 100_000, interval=0.9)["intervals"]) == 100_000
     service.stop()
 
 
-def test_a_full_disk_is_told_from_other_faults(tmp_path: Path) -> None:
+def test_a_full_disk_is_distinguished_from_other_errors(tmp_path: Path) -> None:
     def refuse(number: int) -> None:
         spool = UploadStore(tmp_path)
         with spool.open_new(spool.new()):
@@ -156,7 +163,7 @@ def test_a_full_disk_is_told_from_other_faults(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_answer_that_the_disk_has_no_room_for_is_told_from_other_faults() -> None:
+def test_a_response_that_does_not_fit_on_the_disk_is_distinguished_from_other_errors() -> None:
     with Path("/dev/full").open("wb", buffering=0) as full:
         file = SpooledOutput(lambda _: False, lambda: full, 1000)
         with pytest.raises(SpoolFull, match="The answer cannot be stored: No space left on device"):
@@ -177,7 +184,7 @@ def test_some_of_the_disk_is_left_to_others(tmp_path: Path, monkeypatch: pytest.
         TempStorage(tmp_path, 1 << 62).open()
 
 
-def test_an_upload_that_is_no_parquet_leaves_nothing_behind(small: Service) -> None:
+def test_an_upload_that_is_not_parquet_leaves_no_files(small: Service) -> None:
     headers = {"content-type": "application/vnd.apache.parquet"}
     before = set(small.state.glob("spool/*"))
     answer = small.client.post("/train?targets=a", content=b"a,b\n1,2\n" * 50_000, headers=headers)

@@ -20,11 +20,14 @@ def posted(service: Service, solver: object) -> dict[str, Any]:
 
 
 def uploaded(service: Service, **options: float) -> dict[str, Any]:
-    """Return the answer to a training from a file with these options in the query."""
+    """Return the job of a training from a file with these options in the query, once it has ended, or the problem."""
     query: dict[str, str | float] = {"model": MODEL, "targets": "apples,oranges", **options}
     headers = {"Content-Type": "text/csv", "Prefer": "wait=60"}
-    answer: dict[str, Any] = service.client.post("/train", params=query, content=CSV, headers=headers).json()
-    return answer
+    answer = service.client.post("/train", params=query, content=CSV, headers=headers)
+    if answer.is_success:
+        return service.ended_job(answer)
+    problem: dict[str, Any] = answer.json()
+    return problem
 
 
 @pytest.mark.parametrize("solver", [{}, {"l2": 0.5}, {"kind": "exact", "l2": 0.5}])

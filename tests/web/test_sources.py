@@ -9,6 +9,7 @@ import buckets
 import httpx
 import pytest
 from service import INPUTS, TARGETS, Service
+from threaded_service import ThreadedService
 
 from app.storage import open_store
 
@@ -42,10 +43,14 @@ def bucket() -> str:
 
 @pytest.fixture(scope="module")
 def reader(place: Path, bucket: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    """A service that may read files in a folder and in a bucket."""
+    """A service that may read files in a folder and in a bucket, with a trainer that reads them in its own process.
+
+    tests/training/fragments reads files in several processes.
+    """
     missing = bucket.replace("bucket-", "missing-")
     allowed = f"file://{place}/data, {bucket}, {missing}"
-    running = Service(tmp_path_factory.mktemp("reader"), sources=allowed).start()
+    folder = tmp_path_factory.mktemp("reader")
+    running = ThreadedService(folder, trainer=True, sources=allowed, trainer_threads="1").start()
     yield running
     running.stop()
 
@@ -56,8 +61,9 @@ def post(service: Service, source: str, **options: Any) -> httpx.Response:
 
 
 def assert_is_the_shipped_model(service: Service, answer: httpx.Response) -> None:
-    assert answer.json()["status"] == "succeeded", answer.text
-    trained = service.client.get(f"/models/crop-yield/versions/{answer.json()['version']}").json()
+    job = service.ended_job(answer)
+    assert job["status"] == "succeeded", job
+    trained = service.client.get(f"/models/crop-yield/versions/{job['version']}").json()
     shipped = service.client.get("/models/crop-yield/versions/1").json()
     assert trained["rows"] == 15
     for target in OPTIONS["targets"]:
@@ -66,7 +72,6 @@ def assert_is_the_shipped_model(service: Service, answer: httpx.Response) -> Non
 
 def test_files_of_a_folder_train_the_same_model_as_their_rows(reader: Service, place: Path) -> None:
     assert_is_the_shipped_model(reader, post(reader, f"file://{place}/data/part-*.csv"))
-    reader.finish_jobs()
 
 
 def test_files_of_a_bucket_train_the_same_model_as_their_rows(reader: Service, bucket: str) -> None:
@@ -88,7 +93,7 @@ def test_a_source_takes_the_options_of_a_file(reader: Service, place: Path) -> N
         columns={"temp": {"kind": "number"}},
         promote="always",
     )
-    assert answer.json()["status"] == "succeeded", answer.text
+    assert reader.ended_job(answer)["status"] == "succeeded", answer.text
     card = reader.client.get("/models/optional").json()
     assert list(card["coefficients"]["apples"]) == ["temp", "humidity"]
 
@@ -98,7 +103,7 @@ def test_a_source_takes_the_options_of_a_file(reader: Service, place: Path) -> N
     update = post(
         reader, f"file://{place}/data/part-0.csv", **changes, features=["temp", "humidity"], targets=["apples"]
     )
-    assert update.json()["status"] == "succeeded", update.text
+    assert reader.ended_job(update)["status"] == "succeeded", update.text
     assert reader.client.get("/models/optional").json()["rows"] == 20
 
 
@@ -129,8 +134,10 @@ def without_id(answer: httpx.Response) -> dict[str, Any]:
     return problem
 
 
-def test_nothing_is_read_without_the_setting(service: Service, place: Path) -> None:
+def test_nothing_is_read_without_the_setting(place: Path, tmp_path: Path) -> None:
+    service = ThreadedService(tmp_path).start()
     refused = post(service, f"file://{place}/data/part-0.csv")
+    service.stop()
     assert refused.status_code == 403
     assert "LINSERVE_SOURCES" in refused.json()["detail"]
 
@@ -154,6 +161,7 @@ def test_nothing_is_read_without_the_setting(service: Service, place: Path) -> N
 def test_requests_at_fault_get_a_problem(
     reader: Service, place: Path, body: dict[str, Any], status: int, word: str
 ) -> None:
+    reader.finish_jobs()
     text = json.dumps({**OPTIONS, **body}).replace("PLACE", f"file://{place}/data")
     answer = reader.client.post("/train", content=text, headers={"content-type": "application/json"})
     assert answer.status_code == status, answer.text
@@ -179,7 +187,7 @@ def test_a_bucket_that_is_gone_is_unavailable_before_the_job_is_acknowledged(rea
 def test_a_row_at_fault_is_named_with_its_file(reader: Service, place: Path) -> None:
     (place / "data/bad-0.csv").write_text(csv(slice(5)))
     (place / "data/bad-1.csv").write_text(csv(slice(5, 10)).replace("44,", "4x4,"))
-    job = post(reader, f"file://{place}/data/bad-*.csv", numbers=["rainfall"]).json()
+    job = reader.ended_job(post(reader, f"file://{place}/data/bad-*.csv", numbers=["rainfall"]))
     assert job["status"] == "failed"
     assert job["error"]["errors"][0] | {"detail": ""} == {
         "detail": "",

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from service import Service
 
@@ -26,18 +27,27 @@ def attempts() -> Iterator[Any]:
             yield pytest.param(name, model, attempt, id=" ".join([name, *options]))
 
 
-def train(service: Service, name: str, model: str, options: dict[str, str]) -> dict[str, Any]:
-    """Return the job, or the problem of the response."""
+def submit(service: Service, name: str, model: str, options: dict[str, str]) -> httpx.Response:
     content, params = (TABLES / name).read_bytes(), {"model": model, **options}
     if name.startswith("jsonbody"):
         params.pop("targets")
         lists = {key: params.pop(key).split(",") for key in ("numbers", "categories") if key in params}
         content, params = json.dumps(json.loads(content) | params | lists).encode(), {}
-    headers = {"content-type": MANIFEST[name]["content_type"], "prefer": "wait=60"}
-    answer = service.client.post("/train", params=params, content=content, headers=headers)
+    answer = service.client.post("/train", params=params, content=content, headers=headers_of(name))
     assert answer.status_code < 500, answer.text
-    found: dict[str, Any] = answer.json()
-    return found
+    return answer
+
+
+def headers_of(name: str) -> dict[str, str]:
+    return {"content-type": MANIFEST[name]["content_type"]}
+
+
+@pytest.fixture(scope="module")
+def submitted(service: Service, request: pytest.FixtureRequest) -> dict[str, httpx.Response]:
+    """Submit all attempts of the selected tests, so that none waits for a job of another. Return the responses."""
+    tests = [item for item in request.session.items if isinstance(item, pytest.Function) and item.path == request.path]
+    chosen: list[dict[str, Any]] = [test.callspec.params for test in tests if hasattr(test, "callspec")]
+    return {each["model"]: submit(service, each["name"], each["model"], each["attempt"]["options"]) for each in chosen}
 
 
 def predictions(service: Service, name: str, model: str) -> list[float | None]:
@@ -45,7 +55,7 @@ def predictions(service: Service, name: str, model: str) -> list[float | None]:
     content = (TABLES / name).read_bytes()
     if name.startswith("jsonbody"):
         content = json.dumps({"instances": json.loads(content)["instances"]}).encode()
-    headers = {"content-type": MANIFEST[name]["content_type"], "accept": "application/json"}
+    headers = headers_of(name) | {"accept": "application/json"}
     answer = service.client.post(f"/models/{model}/predict", content=content, headers=headers)
     assert answer.status_code == 200, answer.text
     rows = answer.json()["predictions"]
@@ -54,9 +64,10 @@ def predictions(service: Service, name: str, model: str) -> list[float | None]:
 
 @pytest.mark.parametrize(("name", "model", "attempt"), [*attempts()])
 def test_a_table_trains_as_it_comes_or_the_message_names_the_remedy(
-    service: Service, name: str, model: str, attempt: dict[str, Any]
+    service: Service, submitted: dict[str, httpx.Response], name: str, model: str, attempt: dict[str, Any]
 ) -> None:
-    job = train(service, name, model, attempt["options"])
+    answer = submitted[model]
+    job = service.ended_job(answer) if answer.status_code == httpx.codes.ACCEPTED else answer.json()
     if "refused" in attempt:
         problem = job.get("error", job)
         assert problem is not None, job["warnings"]

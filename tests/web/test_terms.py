@@ -65,12 +65,13 @@ def test_terms_of_a_file_are_in_the_query(service: Service) -> None:
     rows = zip(ROWS["instances"], ROWS["targets"], strict=True)
     content = "speed,mass,energy\n" + "".join(f"{x['speed']},{x['mass']},{y['energy']}\n" for x, y in rows)
 
-    job = service.client.post(
+    answer = service.client.post(
         "/train?model=kinetic-file&targets=energy&terms=speed^2:mass,mass",
         content=content,
         headers={"content-type": "text/csv", "prefer": "wait=60"},
-    ).json()
+    )
 
+    job = service.ended_job(answer)
     assert job["status"] == "succeeded", job
     assert service.client.get("/models/kinetic-file").json()["terms"] == ["speed^2:mass", "mass"]
 

@@ -23,13 +23,12 @@ JSON = "application/json"
 
 
 def train(service: Service, model: str, form: str, content: bytes, **query: str) -> dict[str, Any]:
-    answer = service.client.post(
-        "/train",
+    answer = service.post_training(
         params={"model": model, "targets": "apples,oranges", **query},
         content=content,
-        headers={"content-type": MEDIA_TYPES[form], "prefer": "wait=60"},
+        headers={"content-type": MEDIA_TYPES[form]},
     )
-    assert service.ended_job(answer)["status"] == "succeeded", answer.text
+    assert answer.json()["status"] == "succeeded", answer.text
     card: dict[str, Any] = service.client.get(f"/models/{model}").json()
     return card
 

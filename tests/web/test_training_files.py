@@ -1,6 +1,5 @@
 """Training from files: every format, compressed or not."""
 
-import gzip
 import json
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,6 @@ import httpx
 import numpy as np
 import pyarrow as pa
 import pytest
-from backports import zstd
 from service import INPUTS, TARGETS, Service
 from tables import ENCODINGS, MEDIA_TYPES, written
 
@@ -26,16 +24,27 @@ YIELDS = pa.table(
 QUERY = {"targets": ",".join(NAMES), "features": ",".join(FEATURES), "promote": "never"}
 
 
-@pytest.mark.parametrize("encoding", ENCODINGS)
-@pytest.mark.parametrize("form", MEDIA_TYPES)
+# Bodies are decompressed before their format matters, so that two formats show it.
+@pytest.mark.parametrize(
+    ("form", "encoding"),
+    [
+        *((form, "identity") for form in MEDIA_TYPES),
+        *((form, encoding) for form in ("csv", "parquet") for encoding in ("gzip", "zstd")),
+        *(
+            pytest.param(form, encoding, marks=pytest.mark.slow)
+            for form in MEDIA_TYPES
+            for encoding in ("gzip", "zstd")
+            if form not in ("csv", "parquet")
+        ),
+    ],
+)
 def test_a_file_of_any_format_trains_the_same_model_as_its_rows_in_json(
     service: Service, form: str, encoding: str
 ) -> None:
-    answer = service.client.post(
-        "/train",
+    answer = service.post_training(
         params=QUERY,
         content=ENCODINGS[encoding](written(YIELDS, form)),
-        headers={"content-type": MEDIA_TYPES[form], "content-encoding": encoding, "prefer": "wait=60"},
+        headers={"content-type": MEDIA_TYPES[form], "content-encoding": encoding},
     )
     assert answer.json()["status"] == "succeeded", answer.text
     trained = service.client.get(f"/models/crop-yield/versions/{answer.json()['version']}").json()
@@ -53,11 +62,10 @@ def test_rows_with_a_missing_value_are_dropped_and_counted_on_request(service: S
     else:
         columns = [pa.array(column, pa.float64()) for column in (*zip(*rows, strict=True), *zip(*targets, strict=True))]
         table = pa.table(dict(zip([*FEATURES, *NAMES], columns, strict=True)))
-        answer = service.client.post(
-            "/train",
+        answer = service.post_training(
             params={**QUERY, "missing": "drop"},
             content=written(table, form),
-            headers={"content-type": MEDIA_TYPES[form], "prefer": "wait=60"},
+            headers={"content-type": MEDIA_TYPES[form]},
         )
         job = answer.json()
     assert job["status"] == "succeeded", job
@@ -69,11 +77,10 @@ def test_rows_with_a_missing_value_are_dropped_and_counted_on_request(service: S
 @pytest.mark.parametrize("form", MEDIA_TYPES)
 def test_a_missing_value_fails_the_job_with_its_place_on_request(service: Service, form: str) -> None:
     table = YIELDS.set_column(3, "temp", pa.array([1.0, None, *range(13)], pa.float64()))
-    answer = service.client.post(
-        "/train",
+    answer = service.post_training(
         params={**QUERY, "missing": "refuse"},
         content=written(table, form),
-        headers={"content-type": MEDIA_TYPES[form], "prefer": "wait=60"},
+        headers={"content-type": MEDIA_TYPES[form]},
     )
     assert answer.json()["status"] == "failed", answer.text
     (place,) = answer.json()["error"]["errors"]
@@ -89,36 +96,35 @@ def test_a_file_of_another_format_than_its_content_type_is_refused_at_once(servi
     assert answer.json()["type"] == "urn:linserve:problem:invalid-input"
 
 
-@pytest.mark.parametrize("encoding", ["gzip", "zstd"])
+@pytest.mark.parametrize("encoding", ["gzip", "x-gzip", "deflate", "zstd"])
 def test_a_body_may_be_compressed_in_several_members(service: Service, encoding: str) -> None:
     content = written(YIELDS, "csv")
     compress = ENCODINGS[encoding]
-    answer = service.client.post(
-        "/train",
+    answer = service.post_training(
         params=QUERY,
         content=b"".join(compress(content[i : i + 40]) for i in range(0, len(content), 40)),
-        headers={"content-type": "text/csv", "content-encoding": encoding, "prefer": "wait=60"},
+        headers={"content-type": "text/csv", "content-encoding": encoding},
     )
     assert answer.json()["status"] == "succeeded", answer.text
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "zstd"])
 def test_a_large_compressed_body_is_decompressed_to_the_last_byte(service: Service, encoding: str) -> None:
-    rows = np.random.default_rng(0).integers(0, 9, size=(100_000, 4))
+    rows = np.random.default_rng(0).integers(0, 9, size=(40_000, 4))
     content = b"a,b,c,y\n" + b"".join(b"%d,%d,%d,%d\n" % tuple(row) for row in rows)
-    answer = service.client.post(
-        "/train?model=inflated&targets=y",
+    answer = service.post_training(
+        params={"model": "inflated", "targets": "y"},
         content=ENCODINGS[encoding](content),
-        headers={"content-type": "text/csv", "content-encoding": encoding, "prefer": "wait=60"},
+        headers={"content-type": "text/csv", "content-encoding": encoding},
     )
-    assert answer.json()["progress"]["rows"] == 100_000, answer.text
+    assert answer.json()["progress"]["rows"] == 40_000, answer.text
 
 
-@pytest.mark.parametrize(
-    "bomb", [gzip.compress(b"0" * 50_000_000), zstd.compress(b"0" * 500_000_000)], ids=["gzip", "zstd"]
-)
-def test_a_compressed_body_is_refused_when_it_exceeds_the_decompressed_limit(service: Service, bomb: bytes) -> None:
-    encoding = "gzip" if bomb[:2] == b"\x1f\x8b" else "zstd"
+@pytest.mark.parametrize(("encoding", "size"), [("gzip", 50_000_000), ("zstd", 500_000_000)])
+def test_a_compressed_body_is_refused_when_it_exceeds_the_decompressed_limit(
+    service: Service, encoding: str, size: int
+) -> None:
+    bomb = ENCODINGS[encoding](b"0" * size)
     spool = service.state / "spool"
     before = set(spool.glob("*"))  # uploads of jobs that still run
     answer = service.client.post(
@@ -139,11 +145,10 @@ NUMERIC = (
 def posted(service: Service, content: bytes | str, form: str, model: str = "files", **query: str) -> httpx.Response:
     if model == "files":  # shared by many tests, whose files have different columns
         query = {"schema": "infer", **query}
-    return service.client.post(
-        "/train",
+    return service.post_training(
         params={"model": model, "targets": "y", **query},
         content=content,
-        headers={"content-type": MEDIA_TYPES[form], "prefer": "wait=60"},
+        headers={"content-type": MEDIA_TYPES[form]},
     )
 
 
@@ -354,25 +359,25 @@ def test_only_csv_has_a_header(service: Service, form: str) -> None:
     assert "CSV" in answers[0].json()["detail"]
 
 
-@pytest.mark.parametrize("rows", [5, 150_000], ids=["in the first MiB", "later"])
+@pytest.mark.parametrize("rows", [5, 12_000], ids=["in the first MiB", "later"])
 @pytest.mark.parametrize("quote", ["", '"'], ids=["fast", "careful"])
 def test_a_byte_that_is_not_utf8_in_an_unread_column_fails_the_job_in_any_row(
     service: Service, rows: int, quote: str
 ) -> None:
-    content = b"x,y,note\n" + f"1,2,{quote}a{quote}\n".encode() * rows + b"3,4,caf\xe9\n" + b"5,6,b\n"
+    content = b"x,y,note\n" + f"1,2,{quote}{'a' * 100}{quote}\n".encode() * rows + b"3,4,caf\xe9\n" + b"5,6,b\n"
     message, (place,) = failure(posted(service, content, "csv", features="x"))
     assert message.startswith("The file is not UTF-8 text")
     assert place["row"] == rows + 2
     # The problem response is the same for a fault in any row.
-    long, short = b"1.00000000000,2.0000000,3.0000000,4\n", min(rows, 40_000)
+    long = b"1.00000000000,2.0000000,3.0000000," + b"4" * 70 + b"\n"
     unread = service.client.post(
         "/predict",
         params={"keep": "note"},
-        content=b"temp,rainfall,humidity,note\n" + long * short + b"1,2,3,caf\xe9\n",
+        content=b"temp,rainfall,humidity,note\n" + long * rows + b"1,2,3,caf\xe9\n",
         headers={"content-type": "text/csv", "accept": "text/csv"},
     )
     assert unread.status_code == 422
-    assert unread.json()["detail"].startswith(f"The file is not UTF-8 text: row {short + 2} ")
+    assert unread.json()["detail"].startswith(f"The file is not UTF-8 text: row {rows + 2} ")
 
 
 def test_a_header_that_is_not_utf8_is_refused_at_once(service: Service) -> None:

@@ -62,12 +62,13 @@ def test_a_file_can_update_a_model(own: Service) -> None:
     own.train(instances=INPUTS[1:], targets=TARGETS[1:])
     header = "temp,rainfall,humidity,apples,oranges\n"
 
-    job = own.client.post(
+    answer = own.client.post(
         "/train?mode=update",
         content=header + ",".join(map(str, INPUTS[0] + TARGETS[0])) + "\n",
         headers={"content-type": "text/csv", "prefer": "wait=60"},
-    ).json()
+    )
 
+    job = own.ended_job(answer)
     assert job["status"] == "succeeded", job["error"]
     assert_same_model(card(own), expected)
 
@@ -103,11 +104,12 @@ def test_a_frequency_weight_counts_as_that_number_of_rows(own: Service) -> None:
     content = "temp,rainfall,humidity,times,apples,oranges\n" + "".join(
         ",".join(map(str, [*x, weight, *y])) + "\n" for x, weight, y in zip(INPUTS, weights, TARGETS, strict=True)
     )
-    own.client.post(
+    answer = own.client.post(
         "/train?weight=times&targets=apples,oranges",
         content=content,
         headers={"content-type": "text/csv", "prefer": "wait=60"},
     )
+    assert own.ended_job(answer)["status"] == "succeeded"
     from_csv = card(own)
 
     assert job["status"] == "succeeded"

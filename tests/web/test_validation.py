@@ -61,10 +61,11 @@ def test_the_same_options_work_in_a_query(own: Service) -> None:
     )
     query = "targets=apples,oranges&l2=auto&folds=5&promote=if_better"
 
-    job = own.client.post(
+    answer = own.client.post(
         f"/train?{query}", content=content, headers={"content-type": "text/csv", "prefer": "wait=60"}
-    ).json()
+    )
 
+    job = own.ended_job(answer)
     assert job["status"] == "succeeded", job
     assert job["metrics"]["cross_validation"]["folds"] == 5
 
@@ -160,12 +161,13 @@ def test_a_file_has_its_groups_in_a_column(own: Service, features: str | None) -
     if features:
         query["features"] = features
 
-    job = own.client.post(
+    answer = own.client.post(
         "/train",
         params=query,
         content="\n".join(lines),
         headers={"content-type": "text/csv", "prefer": "wait=60"},
-    ).json()
+    )
+    job = own.ended_job(answer)
     expected = own.train(
         model="sites", promote="never", validation={"folds": 10, "fold_seed": 4, "groups": "site"}, **rows
     )

@@ -1,5 +1,6 @@
 """The headers with the version that predicted, and with the lowest one that a client accepts."""
 
+import re
 from typing import Any
 
 import pytest
@@ -61,8 +62,9 @@ def test_readiness_names_the_storage(service: Service) -> None:
 
 def test_the_headers_of_predictions_are_documented(service: Service) -> None:
     paths = service.client.get("/openapi.json").json()["paths"]
-    operations = [methods["post"] for path, methods in paths.items() if path.endswith("/predict")]
-    assert len(operations) == 4
+    predictions = re.compile(r"(/predict|/infer|:predict|:explain|/invocations)$")
+    operations = [methods["post"] for path, methods in paths.items() if predictions.search(path)]
+    assert len(operations) > 10
     for operation in operations:
         assert operation["responses"]["200"]["headers"]["Linserve-Version"]["schema"]["type"] == "integer"
         names = {parameter["name"]: parameter["in"] for parameter in operation["parameters"]}

@@ -28,7 +28,8 @@ def encoding_of(head: bytes, given: Encoding | None, known: Encoding | None = No
     if given == "utf-16" and head and b"\0" not in head:  # A separator in UTF-16 has a zero.
         raise InvalidInput.of_parameter(
             "encoding",
-            f"The file is not UTF-16 text, which `encoding`{CHARSET} names. Correct it, or leave it out.",
+            "The request says that the file is UTF-16 text, but it is not. "
+            f"Correct `encoding`{CHARSET}, or leave it out.",
         )
     if given is not None:
         return given

@@ -23,6 +23,7 @@ BY_MEDIA_TYPE = {table_format.media_type: table_format for table_format in FORMA
 ALIASES = {
     "text/plain": CSV.media_type,
     "text/tab-separated-values": CSV.media_type,
+    "application/jsonlines": NDJSON.media_type,
     "application/vnd.apache.arrow.file": ARROW.media_type,
     "application/vnd.ms-excel": EXCEL.media_type,
     "application/vnd.oasis.opendocument.spreadsheet": EXCEL.media_type,

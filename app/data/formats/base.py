@@ -89,6 +89,15 @@ class TableWriter(Protocol):
         """End the table, which may have no rows."""
 
 
+class ResultFormat(Protocol):
+    """A format that results are written in."""
+
+    names_in_rows: bool
+
+    def writer(self, file: Output, keep: Sequence[str], names: Sequence[str]) -> TableWriter:
+        """Return a writer of a table with the columns `keep`, and then the numbers `names`."""
+
+
 class TableFormat(BodyFormat, Protocol):
     """A file format of tables. Methods that only some formats need have a default."""
 

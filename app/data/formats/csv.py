@@ -70,7 +70,7 @@ class CsvFormat(TableFormat):
         return dialect.skip + 1 + (dialect.header != "none") if self._span is None else self._span.first_row
 
     def spans(self, source: Source, dialect: Dialect, size: int) -> list[Span]:
-        layout = read_layout(source, dialect)
+        layout = self._layout(source, dialect)
         if dialect.encoding != "utf-8" or layout.start is None:
             return []
         return list(_spans(source, layout, size))
@@ -79,7 +79,7 @@ class CsvFormat(TableFormat):
         return CsvFormat(span)
 
     def column_names(self, source: Source, dialect: Dialect = PLAIN) -> list[str]:
-        return read_layout(source, dialect).names
+        return self._layout(source, dialect).names
 
     def batches(self, source: Source, columns: Columns, threads: int = 1) -> Iterator[RowBatch]:
         """Yield the rows of a file. Bytes that are not UTF-8 are refused also in columns that are not read."""
@@ -91,11 +91,17 @@ class CsvFormat(TableFormat):
         yield from BlockParser(layout, columns).read_cells(self._blocks(source, layout, threads), threads)
 
     def writer(self, file: Output, keep: Sequence[str], names: Sequence[str]) -> TableWriter:
-        return _CsvWriter(file, keep, names)
+        header = io.StringIO()
+        csv.writer(header, lineterminator="\n").writerow([*keep, *names])
+        file.write(header.getvalue().encode())
+        return CsvRowsWriter(file, names)
+
+    def _layout(self, source: Source, dialect: Dialect) -> Layout:
+        return read_layout(source, dialect)
 
     def _layout_with(self, source: Source, columns: Columns) -> Layout:
         """Return the layout of a file. Raises InvalidInput if it lacks some of the columns."""
-        layout = read_layout(source, columns.dialect)
+        layout = self._layout(source, columns.dialect)
         check_present(layout.names, columns)
         return layout._replace(first_row=self.first_row(columns.dialect))
 
@@ -128,12 +134,11 @@ def _spans(source: Source, layout: Layout, size: int) -> Iterator[Span]:
         yield Span(start, at, first_row, row - first_row)
 
 
-class _CsvWriter:
-    def __init__(self, file: Output, keep: Sequence[str], names: Sequence[str]) -> None:
+class CsvRowsWriter:
+    """Writes rows without a header."""
+
+    def __init__(self, file: Output, names: Sequence[str]) -> None:
         self._file, self._names = file, names
-        header = io.StringIO()
-        csv.writer(header, lineterminator="\n").writerow([*keep, *names])
-        file.write(header.getvalue().encode())
 
     def write(self, kept: "pa.RecordBatch | None", values: Array) -> None:
         batch = record_batch(None if kept is None else dates_as_text(kept), self._names, values)

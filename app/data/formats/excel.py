@@ -50,7 +50,7 @@ class ExcelFormat(TableFormat):
         if dialect.sheet is not None or not isinstance(error, InvalidInput) or error.message[:8] != "Columns ":
             return error
         return InvalidInput(
-            f"{error.message} The first sheet with a table was read; `sheet` chooses another.", error.details
+            f"{error.message} The first sheet with a table was read. `sheet` chooses another.", error.details
         )
 
     def first_row(self, dialect: Dialect) -> int:

@@ -170,13 +170,16 @@ def _rows(source: Source) -> Iterator[tuple[int, list[Any]]]:
 def _checked_rows(source: Source, columns: Columns, names: Sequence[str]) -> Iterator[tuple[int, list[Any], type]]:
     """Yield decoded lines as `_rows` does, with the type of the first.
 
-    Raises InvalidInput if a line lacks one of `names` that may not be missing, or if all lines lack one.
+    Raises InvalidInput if the first line is not a row, if a line lacks a required name, or if all lines lack one of
+    `names`.
     """
     row_type: type | None = None
     unseen: set[str] = set()
     for first, rows in _rows(source):
         if row_type is None:
             row_type = type(rows[0])
+            if row_type not in (dict, list):
+                raise all_faults(rows, columns, first, row_type)
             if row_type is dict and not columns.missing:
                 check_present([*rows[0], *columns.late], columns)
             elif row_type is dict and columns.only:

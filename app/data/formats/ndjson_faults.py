@@ -50,7 +50,7 @@ def _fault_of_row(row: Any, columns: Columns, row_type: type) -> str | None:
     elif has_unknown([row], columns):
         known = {*columns.numbers, *columns.keep, *columns.ignored}
         unknown = [name for name in row if name not in known]
-        return f"Found {listed(unknown)}, which no line before has. `keep` passes columns through; or remove the names."
+        return f"Found {listed(unknown)}, which no line before has. Remove the names. `keep` passes columns through."
     return None
 
 

@@ -76,7 +76,7 @@ def rate_gauge(rate: float, bound: float) -> Markup:
 
 
 def _up_to(highest: float, points: Sequence[Point]) -> Sequence[Point]:
-    """Return the points, cut where the curve crosses the limit."""
+    """Return the points up to the limit. The last one is interpolated."""
     for index, (epoch, loss) in enumerate(points):
         if not loss <= highest:
             share = 1.0

@@ -1,4 +1,4 @@
-// For all pages: buttons that copy. Without scripts they stay hidden.
+// For all pages: buttons that copy, which stay hidden without scripts, and forms that are sent once.
 "use strict";
 
 // <button data-copy="ID" hidden>Copy</button> copies the text of the element with that id. Scripts that fetch a part of
@@ -44,3 +44,19 @@ document.addEventListener("click", (event) => {
   }
 });
 showCopyButtons(document);
+
+// A form with `data-once` ignores clicks on its button for ONCE_MS after it was sent, because each would repeat the
+// request. It can be sent at once if the person comes back to the page.
+const ONCE_MS = 10_000;
+let sentAt = -Infinity;
+document.addEventListener("submit", (event) => {
+  if (event.target.dataset.once === undefined) {
+    return;
+  }
+  if (event.timeStamp - sentAt < ONCE_MS) {
+    event.preventDefault();
+  } else {
+    sentAt = event.timeStamp;
+  }
+});
+window.addEventListener("pageshow", () => (sentAt = -Infinity));

@@ -168,7 +168,7 @@ const PARTS = { versions: "lineage", drift: "drift", outcomes: "outcomes" };
 const live = document.getElementById("live");
 
 function follow(place) {
-  const known = new Map();
+  const known = new Map([["versions", `${place.dataset.current} of ${place.dataset.versions}`]]);
   const waiting = new Map();
   const last = new Map();
   let source = null;
@@ -187,7 +187,7 @@ function follow(place) {
     const before = known.get(name);
     known.set(name, text);
     if (before === undefined || before === text || waiting.has(name)) {
-      return; // the page shows the first one
+      return; // the page shows the first drift and the first outcomes
     }
     const pause = Math.max(0, (last.get(name) ?? 0) + MINIMUM_PAUSE - Date.now());
     waiting.set(name, setTimeout(refresh, pause, name));
@@ -197,9 +197,12 @@ function follow(place) {
     source = new EventSource(place.dataset.events);
     for (const name of Object.keys(PARTS)) {
       source.addEventListener(name, (event) => {
-        received(name, event.data);
         if (name === "versions") {
-          noteCurrent(place, JSON.parse(event.data).current);
+          const { current, versions } = JSON.parse(event.data);
+          received(name, `${current ?? ""} of ${versions}`);
+          noteCurrent(place, current);
+        } else {
+          received(name, event.data);
         }
       });
     }

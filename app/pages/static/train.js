@@ -88,7 +88,8 @@ form.addEventListener("change", (event) => {
     } else {
       say(`The preview has to upload all ${size(file.size)}. Preview the file with the button, or train without a preview.`);
     }
-  } else if (READING.has(event.target.name) && input.files.length && previewed) {
+  } else if ((READING.has(event.target.name) || pending) && input.files.length && previewed) {
+    pending?.abort(); // its response would undo this change
     clearTimeout(timer);
     timer = setTimeout(makePreview, DELAY);
   }
@@ -169,6 +170,14 @@ async function makePreview() {
   }
 }
 
+// Cancels the preview that waits or loads, because it would replace the response to the submitted form.
+function leavePreview() {
+  clearTimeout(timer);
+  pending?.abort();
+  pending = null;
+  preview.removeAttribute("aria-busy");
+}
+
 // Replaces the preview by the service's, in which all values are escaped. The focus stays on its control.
 function put(html) {
   const focused = preview.contains(document.activeElement) ? document.activeElement.id : "";
@@ -231,7 +240,7 @@ form.addEventListener("submit", (event) => {
 });
 
 function send() {
-  pending?.abort();
+  leavePreview();
   const fields = new FormData(form);
   const file = fields.get("file");
   fields.delete("file");

@@ -11,12 +11,14 @@ import msgspec
 from app.regression.solvers.base import Solver
 from app.regression.solvers.exact import Exact
 from app.regression.solvers.gradient_descent import GradientDescent, Start
+from app.regression.solvers.imported import Imported
 
 __all__ = [
     "SOLVERS",
     "SOLVER_OF_KIND",
     "Exact",
     "GradientDescent",
+    "Imported",
     "Solver",
     "Start",
     "solver_from_record",
@@ -27,6 +29,7 @@ __all__ = [
 # The first is the default of a request without a `kind`.
 SOLVERS: tuple[type[Solver], ...] = (Exact, GradientDescent)
 SOLVER_OF_KIND = {solver().kind: solver for solver in SOLVERS}
+_RECORDS = {**SOLVER_OF_KIND, Imported.kind: Imported}  # Kinds in cards.
 
 
 def with_options(solver: Solver, **options: Any) -> Solver:
@@ -48,6 +51,6 @@ def solver_from_record(expected: type, record: Any) -> Any:
     if expected is not Solver:
         raise NotImplementedError(f"Only solvers are read here, not {expected}.")
     kind = record.get("kind")
-    if kind not in SOLVER_OF_KIND:
+    if kind not in _RECORDS:
         raise ValueError(f"There is no solver of the kind {kind!r}.")
-    return msgspec.convert(record, SOLVER_OF_KIND[kind])
+    return msgspec.convert(record, _RECORDS[kind])

@@ -19,6 +19,7 @@ from app.web.schemas.actuals import (
     ActualsResult,
     ActualsView,
 )
+from app.web.schemas.openapi_schema import made_later
 from app.web.schemas.problems import problem_responses
 from app.web.state import get_services
 from app.web.windows import DAY, WindowText, parse_window
@@ -39,10 +40,12 @@ LONGEST = 3650 * DAY  # Longest window, in seconds: as LINSERVE_ACTUALS_DAYS.
         "outcome is counted once. If a row is invalid, nothing is stored."
     ),
     response_model=ActualsResult,
-    openapi_extra={
-        **bodies.openapi_request_body(ActualsRequest, EXAMPLES, csv_example=CSV_EXAMPLE),
-        "parameters": query_parameters(ActualsParameters),
-    },
+    openapi_extra=made_later(
+        lambda: {
+            **bodies.openapi_request_body(ActualsRequest, EXAMPLES, csv_example=CSV_EXAMPLE),
+            "parameters": query_parameters(ActualsParameters),
+        }
+    ),
     responses=problem_responses(400, 404, 413, 415, 422, 503, 507),
     dependencies=[require_scope(AccessScope.TRAIN)],
 )

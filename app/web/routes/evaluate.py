@@ -18,29 +18,33 @@ from app.web.schemas.evaluation import (
     EvaluationList,
     EvaluationView,
 )
+from app.web.schemas.openapi_schema import made_later
 from app.web.schemas.problems import problem_responses
 from app.web.state import get_services
 
 router = APIRouter(tags=["Evaluate"])
 
 DESCRIPTION = (
-    f"Rows with their targets come as JSON, or as a table: {LABELS}, plain or with a Content-Encoding of gzip or zstd. "
-    "They are read as those of `POST /predict`. No rows are stored. With `record=true`, the metrics are stored."
+    f"Rows with their targets come as JSON, or as a table: {LABELS}, plain or with a Content-Encoding of gzip, deflate "
+    "or zstd. They are read as those of `POST /predict`. No rows are stored. With `record=true`, the metrics are "
+    "stored."
 )
 
 _ROUTE: dict[str, Any] = {
     "response_model": EvaluationView,
     "response_model_exclude_none": True,
     "description": DESCRIPTION,
-    "openapi_extra": {
-        **bodies.openapi_request_body(
-            EvaluateRequest,
-            BODY_EXAMPLES,
-            csv_example=BODY_CSV_EXAMPLE,
-            options=query_parameters(EvaluateParameters),
-        ),
-        "parameters": query_parameters(EvaluateParameters),
-    },
+    "openapi_extra": made_later(
+        lambda: {
+            **bodies.openapi_request_body(
+                EvaluateRequest,
+                BODY_EXAMPLES,
+                csv_example=BODY_CSV_EXAMPLE,
+                options=query_parameters(EvaluateParameters),
+            ),
+            "parameters": query_parameters(EvaluateParameters),
+        }
+    ),
     "responses": problem_responses(404, 413, 415, 422, 507),
     "dependencies": [require_scope(AccessScope.PREDICT)],
 }

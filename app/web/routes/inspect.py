@@ -8,6 +8,7 @@ from app.web import bodies
 from app.web.auth import AccessScope, require_scope
 from app.web.inspections import inspect_body
 from app.web.schemas.inspection import InspectView
+from app.web.schemas.openapi_schema import made_later
 from app.web.schemas.problems import problem_responses
 from app.web.schemas.train import CSV_EXAMPLE, EXAMPLES
 from app.web.schemas.train_query import query_parameters
@@ -34,10 +35,14 @@ router = APIRouter(tags=["Train"], dependencies=[require_scope(AccessScope.TRAIN
         "Of a `source`, the first files are read, with as many bytes as an upload may have."
     ),
     response_model=InspectView,
-    openapi_extra={
-        **bodies.openapi_request_body("InspectBody", _EXAMPLES, csv_example=CSV_EXAMPLE, options=query_parameters()),
-        "parameters": query_parameters(),
-    },
+    openapi_extra=made_later(
+        lambda: {
+            **bodies.openapi_request_body(
+                "InspectBody", _EXAMPLES, csv_example=CSV_EXAMPLE, options=query_parameters()
+            ),
+            "parameters": query_parameters(),
+        }
+    ),
     responses=problem_responses(404, 413, 415, 422, 507),
 )
 async def inspect(request: Request) -> Response:

@@ -1,6 +1,8 @@
 """Training jobs: read, list, follow, cancel."""
 
+import asyncio
 import contextlib
+import math
 import re
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
@@ -11,7 +13,7 @@ from fastapi.sse import EventSourceResponse, ServerSentEvent
 from starlette.responses import Response
 
 from app.errors import FieldError, InvalidInput, LinserveError
-from app.jobs.job import Job, JobFilter, Status
+from app.jobs.job import JobFilter, Status
 from app.registry.names import MODEL_NAME, MODEL_NAME_RULE
 from app.web import bodies
 from app.web.auth import AccessScope, require_scope
@@ -58,7 +60,10 @@ def _parse_time(text: str) -> datetime:
     "/jobs",
     name="listJobs",
     summary="List jobs, newest first",
-    description="`next` continues the list, alone or with the same parameters.",
+    description=(
+        "`next` continues the list, alone or with the same parameters. A job that is recorded, ends or is removed "
+        "between two pages causes no other job to be skipped or repeated."
+    ),
     responses=problem_responses(422),
 )
 def list_jobs(
@@ -104,14 +109,20 @@ LastEventId = Annotated[
 ]
 
 
-async def _followed(request: Request, job: JobId, last_event_id: LastEventId = None) -> AsyncIterator[Job]:
-    # A dependency, so that an unknown job gets 404, and a follower too many 503, before the stream begins.
+async def _followed(
+    request: Request, job: JobId, last_event_id: LastEventId = None
+) -> AsyncIterator[tuple[JobSnapshot, float]]:
+    """Yield the last snapshot of the job, and the time of the request on the clock of the event loop.
+
+    This is a dependency, so that the stream does not begin if the job is unknown (404) or has too many followers (503).
+    """
     services = get_services(request)
+    came_at = asyncio.get_running_loop().time()
     with services.job_watcher.acquire_slot():
-        snapshot = JobSnapshot(await services.job_watcher.find(job))
+        snapshot = await services.job_watcher.find(job)
         if snapshot.job.status.ended and snapshot.event_id == last_event_id:
             raise HTTPException(204)  # after which a browser's EventSource does not connect again
-        yield snapshot.job
+        yield snapshot, came_at
 
 
 @router.get(
@@ -131,14 +142,18 @@ async def _followed(request: Request, job: JobId, last_event_id: LastEventId = N
     },
 )
 async def follow_job(
-    request: Request, followed: Annotated[Job, Depends(_followed)], last_event_id: LastEventId = None
+    request: Request,
+    followed: Annotated[tuple[JobSnapshot, float], Depends(_followed)],
+    last_event_id: LastEventId = None,
 ) -> AsyncIterator[ServerSentEvent]:
     services = get_services(request)
-    sent = last_event_id
-    if JobSnapshot(followed).event_id == sent:
+    (known, came_at), sent = followed, last_event_id
+    since = -math.inf
+    if sent is not None:
+        since = came_at  # A snapshot from before may be older than the event that another worker sent last.
         # A comment, because a client that waits for the next event knows that it is connected only once bytes arrive.
         yield ServerSentEvent(comment="connected")
-    async with contextlib.aclosing(services.job_watcher.watch(followed)) as snapshots:
+    async with contextlib.aclosing(services.job_watcher.watch(known, since=since)) as snapshots:
         async for snapshot in snapshots:
             try:
                 services.access.check(request.scope, AccessScope.READ)

@@ -12,6 +12,7 @@ from app.web.multipart import MEDIA_TYPE as FORM
 from app.web.query import ModelName, query_parameters
 from app.web.schemas.jobs import JobView
 from app.web.schemas.merge import MergeOptions
+from app.web.schemas.openapi_schema import made_later
 from app.web.schemas.problems import problem_responses
 from app.web.state import get_services
 
@@ -39,10 +40,12 @@ _FORM = {
     ),
     status_code=202,
     response_model=JobView,
-    openapi_extra={
-        "requestBody": {"required": True, "content": {OCTETS: _FILE, VERSION_TYPE: _FILE, FORM: _FORM}},
-        "parameters": query_parameters(MergeOptions),
-    },
+    openapi_extra=made_later(
+        lambda: {
+            "requestBody": {"required": True, "content": {OCTETS: _FILE, VERSION_TYPE: _FILE, FORM: _FORM}},
+            "parameters": query_parameters(MergeOptions),
+        }
+    ),
     responses={
         200: {"model": JobView, "description": "The job ended while the request waited for it."},
         **problem_responses(400, 404, 409, 413, 415, 422, 429, 507),

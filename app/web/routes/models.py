@@ -2,6 +2,7 @@
 
 import base64
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -16,7 +17,7 @@ from app.registry.version_file import Version, file_length
 from app.web import bodies
 from app.web.auth import AccessScope, require_scope
 from app.web.card_statistics import MAX_COVARIANCE_COEFFICIENTS
-from app.web.model_view import DEFAULT_LEVEL, Extra, model_to_view, view_bytes
+from app.web.model_view import DEFAULT_LEVEL, Extra, model_to_view, table_of, view_bytes
 from app.web.query import ModelName, VersionNumber, reject_unknown_parameters
 from app.web.schemas.models import (
     NO_CURRENT,
@@ -27,7 +28,7 @@ from app.web.schemas.models import (
     UnpromotedModelView,
 )
 from app.web.schemas.problems import problem_responses
-from app.web.schemas.tables import VersionSchema, table_to_view
+from app.web.schemas.tables import VersionSchema
 from app.web.state import get_memory, get_services
 
 router = APIRouter(tags=["Models"], dependencies=[require_scope(AccessScope.READ), reject_unknown_parameters()])
@@ -134,9 +135,14 @@ def get_version(
 ) -> Response:
     registry = get_services(request).registry
     loaded = registry.version(model, version)
-    current = registry.served_number(model) == version
-    etag = f'"{model}/{version}/{"current" if current else "other"}"'
-    return _card_response(request, loaded, etag, options, current=current)
+    return version_card(request, loaded, options, current=registry.served_number(model) == version)
+
+
+def version_card(request: Request, version: Version, options: CardOptions, *, current: bool) -> Response:
+    """Return the card of a version, with its entity tag."""
+    card = version.card
+    etag = f'"{card.model}/{card.version}/{"current" if current else "other"}"'
+    return _card_response(request, version, etag, options, current=current)
 
 
 def _card_response(
@@ -179,18 +185,21 @@ def download_version(
 ) -> Response:
     if purpose == "merge":
         return _download_for_merge(request, model, version, if_none_match)
-    file = get_services(request).registry.file(model, version)
     etag = f'"{model}/{version}"'
+    headers = {"content-disposition": f'attachment; filename="{model}-{version:06d}.safetensors"', "etag": etag}
     if etag_matches(if_none_match, etag):
-        file.close()
+        get_services(request).registry.file(model, version).close()  # raises if there is none
         return _not_modified(etag)
-    headers = {
-        "content-disposition": f'attachment; filename="{model}-{version:06d}.safetensors"',
-        "content-length": str(file_length(file)),
-        "etag": etag,
-    }
+    return version_file(request, model, version, headers, "application/octet-stream")
+
+
+def version_file(request: Request, model: str, version: int, headers: Mapping[str, str], media_type: str) -> Response:
+    """Return the response with a version's file. Raises ModelNotFound or VersionNotFound."""
+    file = get_services(request).registry.file(model, version)
     return StreamingResponse(
-        bodies.chunks_of(file, CHUNK_BYTES), media_type="application/octet-stream", headers=headers
+        bodies.chunks_of(file, CHUNK_BYTES),
+        media_type=media_type,
+        headers={**headers, "content-length": str(file_length(file))},
     )
 
 
@@ -245,7 +254,7 @@ def _schema_response(version: Version, if_none_match: str | None) -> Response:
         "model": card.model,
         "version": card.version,
         "columns": card.columns,
-        **table_to_view(card.schema_of_rows, card.gaps),
+        **table_of(card),
     }
     name = f"{card.model}-{card.version:06d}-schema.json"
     headers = {"content-disposition": f'attachment; filename="{name}"', "etag": etag}

@@ -1,14 +1,19 @@
 """/models/{model}/traffic: the shares of a model's requests that several versions answer, and a shadow."""
 
 import re
+from collections.abc import Iterable
+from typing import Annotated
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Query, Request
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
 from app.data.json_faults import escaped
-from app.data.names import MAX_NAME_LENGTH
-from app.errors import InvalidInput
+from app.data.names import MAX_LISTED, MAX_NAME_LENGTH, listed
+from app.errors import Conflict, FieldError, InvalidInput
+from app.prediction.column_differences import column_differences
+from app.registry.base import ModelReader
+from app.registry.model_card import ModelCard
 from app.registry.names import no_version
 from app.registry.splits import Split
 from app.web import bodies
@@ -51,18 +56,29 @@ def get_traffic(request: Request, model: ModelName) -> Response:
         "`Linserve-Sticky` identifies the client; without it, the client's address does. Each response names its "
         "version. A promotion ends the split. An `update` always starts from the current version. Every worker on this "
         "machine uses the split from its next request on, and replicas that share a bucket within a second. Versions "
-        "of the split cannot be deleted."
+        "of the split cannot be deleted.\n\n"
+        "The rows of a client have to suit each version that has a share. If a version would reject or misread rows "
+        "that the current version accepts, the response is 409, and `errors` has the columns: those that a version "
+        "lacks or needs in addition, those of another kind, with other levels or other rules for missing values, and "
+        "those that have another place in arrays. The columns of a shadow are not compared."
     ),
     response_model=TrafficView,
     openapi_extra=bodies.openapi_request_body(TrafficTarget, EXAMPLES),
     responses=problem_responses(404, 409, 413, 415, 422, 503),
     dependencies=[require_scope(AccessScope.ADMIN)],
 )
-async def set_traffic(request: Request, model: ModelName) -> Response:
+async def set_traffic(
+    request: Request,
+    model: ModelName,
+    *,
+    force: Annotated[
+        bool, Query(description="Set the split even if a version rejects or misreads some rows.", examples=[True])
+    ] = False,
+) -> Response:
     await bodies.content_type(request, bodies.JSON)
     target = bodies.decode(TrafficTarget, await bodies.read_body(request, MAX_BYTES))
     shares, services = _shares(target), get_services(request)
-    await run_in_threadpool(_set, services, model, shares, target.shadow)
+    await run_in_threadpool(_set, services, model, shares, target.shadow, force=force)
     return bodies.json_response(await run_in_threadpool(traffic_to_view, services, model))
 
 
@@ -97,15 +113,37 @@ def _shares(target: TrafficTarget) -> dict[int, int]:
     return {int(name): share for name, share in given.items()}
 
 
-def _set(services: Services, model: str, shares: dict[int, int], shadow: int | None) -> None:
+def _set(services: Services, model: str, shares: dict[int, int], shadow: int | None, *, force: bool) -> None:
     """Set the split for the version that is current now. Raises InvalidInput, NotFound, Conflict, Unavailable."""
     registry = services.registry
-    versions, current = registry.versions(model), registry.current(model).card.version
+    versions, current = registry.versions(model), registry.current(model).card
     for number in [*shares, *([] if shadow is None else [shadow])]:
         if number not in versions:
             raise no_version(model, number)
-    shares = shares or {current: TOTAL}
-    if shadow is not None and {number for number, share in shares.items() if share} == {shadow}:
+    shares = shares or {current.version: TOTAL}
+    answering = {number for number, share in shares.items() if share}
+    if shadow is not None and answering == {shadow}:
         message = f"Version {shadow} answers all requests, so it cannot be their shadow. Name another version."
         raise InvalidInput.at("/shadow", message)
-    services.splits.set(model, Split.new(current, shares, shadow))
+    if not force:
+        _check_columns(registry, current, sorted(answering - {current.version}))
+    services.splits.set(model, Split.new(current.version, shares, shadow))
+
+
+def _check_columns(registry: ModelReader, current: ModelCard, versions: Iterable[int]) -> None:
+    """Raise Conflict if one of the versions rejects or misreads rows that the current version accepts."""
+    found = {number: column_differences(registry.card(current.model, number), current) for number in versions}
+    details = [
+        FieldError(message, pointer=f"/{number}", column=column)
+        for number, differences in found.items()
+        for column, message in differences
+    ]
+    if details:
+        number = next(number for number, differences in found.items() if differences)
+        names = listed([difference.column for difference in found[number]])
+        message = (
+            f"Version {number} would reject or misread rows that the current version {current.version} accepts, "
+            f"because of {names}. Train a version with the same columns, or add ?force=true if no client sends such "
+            "rows."
+        )
+        raise Conflict(message, details[:MAX_LISTED])

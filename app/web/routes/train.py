@@ -10,6 +10,7 @@ from app.web import bodies
 from app.web.auth import AccessScope, require_scope
 from app.web.job_response import IdempotencyKey, Prefer, job_response, new_job_id
 from app.web.schemas.jobs import JobView
+from app.web.schemas.openapi_schema import made_later
 from app.web.schemas.problems import problem_responses
 from app.web.schemas.train import CSV_EXAMPLE, EXAMPLES
 from app.web.schemas.train_query import query_parameters
@@ -26,17 +27,19 @@ router = APIRouter(tags=["Train"], dependencies=[require_scope(AccessScope.TRAIN
     description=(
         "Records a training job and answers at once; with `Prefer: wait=10` it waits for up to 10 seconds for the job "
         "to end. Once answered, the job survives any crash. Rows come as JSON, or as a file: "
-        f"{LABELS}, plain or with a Content-Encoding of gzip or zstd. A JSON body with `source` names files in a "
-        "bucket or on the service's machine instead, if the operator allows it. If the model "
+        f"{LABELS}, plain or with a Content-Encoding of gzip, deflate or zstd. A JSON body with `source` names "
+        "files in a bucket or on the service's machine instead, if the operator allows it. If the model "
         "exists, its new version has the columns of the current one, unless the request names its features or has "
         "`schema: infer`."
     ),
     status_code=202,
     response_model=JobView,
-    openapi_extra={
-        **bodies.openapi_request_body("TrainBody", EXAMPLES, csv_example=CSV_EXAMPLE, options=query_parameters()),
-        "parameters": query_parameters(),
-    },
+    openapi_extra=made_later(
+        lambda: {
+            **bodies.openapi_request_body("TrainBody", EXAMPLES, csv_example=CSV_EXAMPLE, options=query_parameters()),
+            "parameters": query_parameters(),
+        }
+    ),
     responses={
         200: {"model": JobView, "description": "The job ended while the request waited for it."},
         **problem_responses(404, 409, 413, 415, 422, 429, 507),

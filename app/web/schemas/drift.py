@@ -105,7 +105,7 @@ class DriftView(Schema):
     squared logarithms of the ratios of variances along the common axes."""
     missing: dict[str, MissingValuesView]
     """Numbers of missing values and of unknown levels, by feature, for which rows got no prediction."""
-    verdict: Literal["stable", "drifted", "too few rows"] = Field(
+    verdict: Literal["stable", "drifted", "too few rows", "no training rows"] = Field(
         description=f"`too few rows`: fewer than {MIN_ROWS} rows were summarised, "
         "and the share of missing values shows no drift."
     )

@@ -1,9 +1,10 @@
 """Models in requests and responses: cards, lists, promotions."""
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, RootModel
 
+from app.registry.origin import Imported
 from app.regression.sufficient_statistics import WeightKind
 from app.web.card_reasons import MAX_DECOMPOSED_COLUMNS, NO_VARIATION, NOT_IDENTIFIABLE
 from app.web.card_statistics import MAX_COVARIANCE_COEFFICIENTS, MAX_DEPENDENCIES
@@ -42,6 +43,29 @@ class MarginalMean(Schema):
     mean: float | None
     lower: float | None
     upper: float | None
+
+
+class ImportedView(Schema):
+    """How a version that was fitted elsewhere was imported."""
+
+    format: str
+    """Format of the file."""
+    source: str
+    """The program that fitted the model, if the file names it."""
+    given: Literal["coefficients", "covariance", "statistics"]
+    """The parts of the fit that the file had. `covariance` allows intervals, and `statistics` updates too."""
+    baseline: Literal["means", "zero"]
+    """The baseline of contributions: the training means, or 0 if the means are not known."""
+
+
+def imported_to_view(imported: Imported) -> dict[str, Any]:
+    """Return the origin as ImportedView describes it."""
+    return {
+        "format": imported.format,
+        "source": imported.source,
+        "given": imported.given,
+        "baseline": "zero" if imported.means_unknown else "means",
+    }
 
 
 class ModelView(Schema):
@@ -84,15 +108,16 @@ class ModelView(Schema):
     residual_degrees_of_freedom: float | None
     """Number of observations minus the rank. Observations are rows if weights are of kind `precision`, and the sum of
     the weights if they are of kind `frequency`. Decay discounts them."""
-    model_degrees_of_freedom: int
-    """The rank without the intercept."""
+    model_degrees_of_freedom: int | None
+    """The rank without the intercept. Null as `rows`."""
     effective_degrees_of_freedom: float | None
     """Trace of the hat matrix. The intercept counts 1. Without a ridge penalty, it is the rank. Null with a penalty and
     more than 500 columns."""
-    total_weight: float
+    total_weight: float | None
     """Sum of the rows' weights, after decay. A row without a weight counts as 1."""
-    weight_kind: WeightKind
-    """`frequency`: number of times the row was observed. `precision`: inverse variance of its error."""
+    weight_kind: WeightKind | None
+    """`frequency`: number of times the row was observed. `precision`: inverse variance of its error.
+    Null as `rows`."""
     log_likelihood: Numbers | None
     """Maximum log-likelihood for normal errors, as in R's logLik. Frequency weights repeat rows."""
     aic: Numbers | None
@@ -144,17 +169,19 @@ class ModelView(Schema):
     with a confidence interval at `confidence_level`. Null for models with more than 500 columns."""
     table: TableView
     """The columns of the training rows, and how their cells are read; also at `/schema`."""
-    rows: int
-    dropped_rows: int
-    """Number of the job's rows left out because of a gap, which is a cell without a value."""
-    gaps: dict[str, int]
-    """Number of gaps in the job's rows, by column with any."""
-    rank: int
-    """Number of coefficients that the rows determine, including the intercept."""
-    condition_number: float
+    rows: int | None
+    """Number of training rows. Null if the version was imported without statistics."""
+    dropped_rows: int | None
+    """Number of the job's rows left out because of a gap, which is a cell without a value. Null if the version was
+    imported."""
+    gaps: dict[str, int] | None
+    """Number of gaps in the job's rows, by column with any. Null as `dropped_rows`."""
+    rank: int | None
+    """Number of coefficients that the rows determine, including the intercept. Null as `rows`."""
+    condition_number: float | None
     """Largest singular value of the columns divided by the smallest that counts towards the rank. With an intercept,
     the columns are deviations from their means; without one, they are the values themselves. They are scaled to unit
-    norm first, so their units do not matter."""
+    norm first, so their units do not matter. Null as `rows`."""
     precision_loss: float | None
     """Largest ratio, over all directions of the columns, of the largest sum of squares so far to the present one: 1 if
     no rows were taken out."""
@@ -165,10 +192,14 @@ class ModelView(Schema):
     ranges: dict[str, list[float] | None]
     """[minimum, maximum] of each column in training. Null if rows were merged from a file without ranges."""
     solver: dict[str, Any]
+    """The solver with its options; the kind is `imported` if the model was fitted elsewhere. Then it
+    has options only if the version was imported with statistics or a covariance."""
+    imported: ImportedView | None
+    """How the version was imported; null if it was trained."""
     shares: dict[str, float] | None
     """Share of a row's weight left by decay, by the version that added it; null if not recorded."""
-    mode: str
-    """Effect of the job's rows on those of the parent: `replace`, `update` or `forget`."""
+    mode: str | None
+    """Effect of the job's rows on those of the parent: `replace`, `update` or `forget`. Null as `dropped_rows`."""
     warnings: list[str]
     job: str | None
     parent: int | None

@@ -14,7 +14,7 @@ from app.web.schemas.reading import KnownTextOptions
 MAX_KEPT = 1000  # Columns that pass through to the results.
 
 
-class _Options(Schema):
+class SharedOptions(Schema):
     """Options that a body and a query share."""
 
     interval: float | None = Field(None, gt=0, lt=1)
@@ -32,22 +32,18 @@ class _Options(Schema):
     same effects as in `missing`. `reference`: the level is treated as the reference level."""
 
 
-class PredictRequest(_Options):
-    """Rows to predict for, all objects or all arrays (then in the model's feature order).
-
-    A flat list of numbers is one row if the model has several features, and a row for each number if it has one.
-    """
+class PredictOptions(SharedOptions):
+    """Options of a JSON body."""
 
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
-    instances: Rows = Field(min_length=1)
     instance_weights: list[Any] | None = Field(
         None, json_schema_extra={"items": {"type": "number", "exclusiveMinimum": 0}}
     )
     """Precision weight of each instance, positive. An interval is then for an observation of this weight and not of the
     mean weight of the training rows. Only with `interval`."""
-    missing: Missing = Field("refuse", description=_Options.model_fields["missing"].description)
-    unknown: Unknown = Field("refuse", description=_Options.model_fields["unknown"].description)
+    missing: Missing = "refuse"
+    unknown: Unknown = "refuse"
     prediction_id: Annotated[Any, DocumentedAs(str | list[str] | None)] = None
     """Record the predictions under these ids, to compare them with the outcomes later: one string for one instance, or
     a list with a string for each. Instances that are objects may have a key `prediction_id` instead. An id has 1 to 200
@@ -57,15 +53,27 @@ class PredictRequest(_Options):
     extrapolation: bool = False
     """Add how far each row is from the training rows."""
 
-    def query(self) -> PredictionQuery:
-        """Return what to predict for and what to compute."""
-        options = PredictionOptions(
+    def options(self) -> PredictionOptions:
+        """Return what to compute in addition to the predictions."""
+        return PredictionOptions(
             self.interval, self.confidence, self.explain, self.extrapolation, self.missing, self.unknown
         )
-        return PredictionQuery(self.instances, options, self.instance_weights)
 
 
-class PredictParameters(_Options, KnownTextOptions):
+class PredictRequest(PredictOptions):
+    """Rows to predict for, all objects or all arrays (then in the model's feature order).
+
+    A flat list of numbers is one row if the model has several features, and a row for each number if it has one.
+    """
+
+    instances: Rows = Field(min_length=1)
+
+    def query(self) -> PredictionQuery:
+        """Return what to predict for and what to compute."""
+        return PredictionQuery(self.instances, self.options(), self.instance_weights)
+
+
+class PredictParameters(SharedOptions, KnownTextOptions):
     """Options in the query, for rows or results that are a table."""
 
     model_config = ConfigDict(extra="forbid", strict=False, allow_inf_nan=False)
@@ -83,9 +91,9 @@ class PredictParameters(_Options, KnownTextOptions):
     not of the mean weight of the training rows. Only with `interval`."""
 
     prediction_id: str | None = None
-    """Column with an id for each row, which passes through. The predictions are recorded under these ids, to compare
-    them with the outcomes later; the header `Linserve-Recorded` says whether they are. At most as many rows as JSON
-    may have."""
+    """Column with an id for each row, which is copied to the result. The predictions are recorded under these ids, to
+    compare them with the outcomes later. The header `Linserve-Recorded` shows whether they were. The limit on rows
+    is that of JSON."""
 
     def options(self, default: Missing) -> TableOptions:
         """Return how to read the table and what to compute. `default` applies to `missing` and `unknown`."""
@@ -100,7 +108,7 @@ class Extrapolation(Schema):
     leverage: float | None
     """null if the row is outside the space that the training rows span."""
     outside: list[str]
-    """Features, or terms, outside their range in training. `unavailable` says if some ranges are not known."""
+    """Features, or terms, outside their range in training. `unavailable` has the reason if ranges are not known."""
     flag: bool
     """True if `outside` is not empty, or the leverage exceeds 3 r / n, where r is the rank."""
 
@@ -127,7 +135,7 @@ class PredictResponse(Schema):
     """With ids: true if the predictions are on disk, or were recorded earlier under these ids. false if they could not
     be recorded; `unavailable` has the reason."""
     unavailable: dict[str, str] | None = None
-    """Requested results that do not exist, with reasons."""
+    """Requested results that are not available, with the reasons."""
 
 
 EXAMPLES: dict[str, Any] = {

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from pydantic import Field
+from pydantic import BaseModel, Field
 
 from app.web.schemas.openapi_schema import Schema
 
@@ -28,6 +28,7 @@ _DESCRIPTIONS = {
     503: "Temporarily unavailable; `Retry-After` has the seconds to wait.",
     507: "There is no disk space to store the request.",
 }
+_BEFORE_ROUTES = {400, 408, 414, 431, 500, 503}
 PROBLEM_CONTENT = {"schema": {"$ref": "#/components/schemas/Problem"}}
 
 
@@ -64,8 +65,22 @@ class Problem(Schema):
 
 def problem_responses(*statuses: int, open_to_all: bool = False) -> dict[int | str, dict[str, Any]]:
     """Return the `responses` of a route: its own problems, and those that the server sends for any request."""
-    always = (*(() if open_to_all else (401, 403)), 400, 408, 414, 431, 500, 503)
     content = {"application/problem+json": PROBLEM_CONTENT}
+    always = (*(() if open_to_all else (401, 403)), 400, 408, 414, 431, 500, 503)
     return {
         status: {"description": _DESCRIPTIONS[status], "content": content} for status in sorted({*always, *statuses})
+    }
+
+
+def error_responses(
+    schema: type[BaseModel], *statuses: int, open_to_all: bool = False
+) -> dict[int | str, dict[str, Any]]:
+    """Return the `responses` of a route of a foreign wire format, whose errors have this schema.
+
+    The server rejects some requests with a problem before it knows their path.
+    """
+    own = {"application/json": {"schema": {"$ref": f"#/components/schemas/{schema.__name__}"}}}
+    return {
+        status: {**response, "content": own | (response["content"] if status in _BEFORE_ROUTES else {})}
+        for status, response in problem_responses(*statuses, open_to_all=open_to_all).items()
     }

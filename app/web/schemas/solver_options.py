@@ -6,7 +6,7 @@ A solver that is added to SOLVERS is accepted in JSON and in queries, and docume
 import dataclasses
 import types
 from inspect import cleandoc
-from typing import Annotated, Any, ClassVar, Literal, Self, TypeAlias, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeAlias, Union, cast, get_args, get_origin, get_type_hints
 
 from pydantic import (
     ConfigDict,
@@ -14,7 +14,6 @@ from pydantic import (
     Field,
     GetPydanticSchema,
     Tag,
-    TypeAdapter,
     create_model,
     model_validator,
 )
@@ -31,10 +30,11 @@ class Options(Schema):
 class DataclassOptions(Options):
     """Options that become a dataclass: a solver, or the value of one of its options."""
 
-    # No source has docstrings of these fields, and the search for one takes long.
-    model_config = ConfigDict(use_attribute_docstrings=False)
-
     made: ClassVar[Any]  # the dataclass
+
+    @classmethod
+    def documented_class(cls) -> type:
+        return cast("type", cls.made)
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -62,7 +62,6 @@ def without_default(schema: dict[str, Any]) -> None:
 
 def _options_of(made: Any) -> type[DataclassOptions]:
     """Return the model whose options are the fields of a dataclass, with their bounds, docstrings and defaults."""
-    documented = TypeAdapter(made).json_schema()["properties"]
     hints = get_type_hints(made, include_extras=True)
     inherited = getattr(made, "inherited", ())
     fields: dict[str, Any] = {}
@@ -74,7 +73,6 @@ def _options_of(made: Any) -> type[DataclassOptions]:
             option,
             Field(
                 ... if is_required else field.default,
-                description=documented[field.name].get("description"),
                 json_schema_extra=without_default if hides_default else None,
             ),
         )

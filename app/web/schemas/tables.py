@@ -18,8 +18,8 @@ class ColumnFields(Schema):
     """Unit of a date; null for other kinds."""
     reference: str | None
     """The level of a category with which the others are compared; null for other kinds."""
-    gaps: int
-    """Number of cells without a value in the rows of the job."""
+    gaps: int | None
+    """Number of cells without a value in the rows of the job. Null if the version was imported."""
     missing: GapPolicy
     """What is done with a gap."""
     fill: float | str | None
@@ -66,10 +66,10 @@ class TableView(Schema):
     left_out: list[LeftOutView]
     """Columns of the training rows that are not used, and why."""
     dialect: DialectView
-    rows: int
-    """Rows sent for the version and for those that it updates. 0 if not recorded."""
-    incomplete_rows: int
-    """Those that were left out because of a gap."""
+    rows: int | None
+    """Rows sent for the version and for those that it updates. 0 if not recorded. Null if the version was imported."""
+    incomplete_rows: int | None
+    """Those that were left out because of a gap. Null as `rows`."""
 
 
 class VersionSchema(TableView):

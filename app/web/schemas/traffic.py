@@ -47,6 +47,12 @@ class ShadowView(Schema):
     """Differences by target, for the targets that both versions have. null if there are no rows yet."""
 
 
+class ColumnDifferenceView(Schema):
+    column: str
+    detail: str
+    """Why the version rejects or misreads rows with or without this column."""
+
+
 class TrafficView(Schema):
     model: str
     current: int | None
@@ -57,6 +63,9 @@ class TrafficView(Schema):
     answered: dict[str, AnsweredView]
     """Requests and rows by version that answered them, over all workers. Without a split: none."""
     shadow: ShadowView | None
+    column_differences: dict[str, list[ColumnDifferenceView]]
+    """Columns because of which a version with a share rejects or misreads rows that the current version accepts, by
+    version. At most 20 for each. Empty unless the split was set with `force` or by an earlier release."""
 
 
 EXAMPLES: dict[str, Any] = {"All clients get version 1": {"1": 100}}

@@ -377,9 +377,15 @@ def test_a_byte_that_is_not_utf8_is_found_in_any_column_and_named_with_its_row(
             assert [detail.row for detail in refused.value.details] == [number]
 
 
-@pytest.mark.parametrize("rows", [10, 600_000])
-@pytest.mark.parametrize("quote", ["", '"'])
-@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize(
+    ("rows", "quote", "threads"),
+    [
+        *((10, quote, threads) for quote in ("", '"') for threads in (1, 3)),
+        (600_000, '"', 3),
+        *(pytest.param(600_000, quote, 1, marks=pytest.mark.slow) for quote in ("", '"')),
+        pytest.param(600_000, "", 3, marks=pytest.mark.slow),
+    ],
+)
 def test_a_byte_that_is_not_utf8_is_refused_anywhere_in_the_file(
     tmp_path: Path, rows: int, quote: str, threads: int
 ) -> None:

@@ -111,6 +111,14 @@ def test_lines_without_names_are_refused_with_their_number(content: bytes, says:
     assert says in refused.value.message
 
 
+@pytest.mark.parametrize("missing", [False, True])
+@pytest.mark.parametrize("first", ["7", "null", "true", '"a"'])
+def test_a_first_line_that_is_not_a_row_is_rejected_even_if_values_may_be_missing(first: str, *, missing: bool) -> None:
+    for read in (NDJSON.batches, NDJSON.cells):
+        with pytest.raises(InvalidInput, match=r"^Row 1: Expected an object or an array of numbers, found "):
+            next(read(f'{first}\n{{"a":1}}\n'.encode(), Columns(["a"], missing=missing)))
+
+
 @pytest.mark.parametrize("per_line", [1, 100, 20_000])
 def test_more_names_than_the_limit_are_refused_however_they_are_spread(per_line: int) -> None:
     lines = lines_of([{f"{line}-{index}": 1 for index in range(per_line)} for line in range(20_000 // per_line)])

@@ -41,6 +41,7 @@ def small_container() -> Iterator[Path]:
     pytest.skip("control groups cannot be made here")
 
 
+@pytest.mark.slow
 def test_in_a_small_container_the_trainer_has_memory_besides_its_libraries_up_to_the_limit(
     small_container: Path,
 ) -> None:

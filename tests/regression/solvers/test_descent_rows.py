@@ -64,7 +64,7 @@ def test_a_constant_column_next_to_standardised_ones_changes_no_prediction(
     alone = descend(TrainingBatch(LINE[:, np.newaxis], 2 * LINE[:, np.newaxis] + 1), options)
     expected = LINE * alone.coef[0, 0] + alone.intercept[0]
     random = np.random.default_rng(0)
-    constants = [0.1, *np.round(random.uniform(-10, 10, 60), 2), 1e15 + 0.125, 1e-300, 0.0]
+    constants = [0.1, *np.round(random.uniform(-10, 10, 20), 2), 1e15 + 0.125, 1e-300, 0.0]
     for constant in constants:
         rows = next_to_the_line(constant)
         found = descend(rows, options)

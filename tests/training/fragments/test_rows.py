@@ -160,7 +160,7 @@ def test_fragments_of_files_give_the_fit_of_one_pass(  # noqa: PLR0917 - hypothe
     assert_array_equal(second, np.vstack([batch.x for batch in expected.batches()]))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(
     st.integers(0, 39),
     st.integers(0, 39),

@@ -1,0 +1,1 @@
+"""PMML 4.4, both directions."""

@@ -1,0 +1,1 @@
+"""One SELECT expression, in five dialects."""

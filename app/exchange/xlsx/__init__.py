@@ -1,0 +1,1 @@
+"""A workbook with live formulas."""

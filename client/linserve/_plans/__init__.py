@@ -1,0 +1,1 @@
+"""The operations of the client as plans, which the synchronous and the asynchronous client run."""
