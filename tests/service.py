@@ -170,6 +170,22 @@ class Service:
 
         wait_for(are_gone)
 
+    def records(self) -> list[dict[str, Any]]:
+        """Return the records in the log. The service may still be writing that of the latest request."""
+        *lines, _ = self.log.read_text().split("\n")  # after the last line break, an incomplete record or nothing
+        return [json.loads(line) for line in lines]
+
+    def request_record(self, response: httpx.Response) -> dict[str, Any]:
+        """Return the log record of a request, which the service writes after the response."""
+        identity = response.headers["x-request-id"]
+
+        def matches() -> list[dict[str, Any]]:
+            requests = [record for record in self.records() if record["message"] == "request"]
+            return [record for record in requests if record["request_id"] == identity]
+
+        wait_for(matches)
+        return matches()[0]
+
     def memory(self, field: str) -> int:
         """Return the memory of a worker in bytes: VmRSS now, or VmHWM at most so far."""
         status = Path(f"/proc/{self.pid}/status").read_text()

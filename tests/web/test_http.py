@@ -9,32 +9,23 @@ from typing import Any
 
 import httpx
 import pytest
-from service import NOTEBOOK, Service, wait_for
+from service import NOTEBOOK, Service
 from threaded_service import ThreadedService
 
 
 def test_request_id_is_kept_or_created_and_logged(service: Service) -> None:
-    given = service.client.get("/health/live").headers["x-request-id"]
-    kept = service.client.get("/health/live", headers={"x-request-id": "order-66"}).headers["x-request-id"]
-    forged = service.client.get("/health/live", headers={"x-request-id": 'a","level":"ERROR'}).headers["x-request-id"]
-
-    service.client.get("/health/live")  # on the same connection, so the earlier lines are written
-
-    assert re.fullmatch("[0-9a-f]{32}", given)
-    assert kept == "order-66"
-    assert re.fullmatch("[0-9a-f]{32}", forged)
-    lines = [json.loads(line) for line in service.log.read_text().splitlines()]
-    requests = {line.get("request_id"): line for line in lines if line["message"] == "request"}
-    assert requests["order-66"]["path"] == "/health/live"
-    assert requests["order-66"]["status"] == 200
-    assert {given, forged} <= set(requests)
+    for given, kept in ((None, "[0-9a-f]{32}"), ("order-66", "order-66"), ('a","level":"ERROR', "[0-9a-f]{32}")):
+        response = service.client.get("/health/live", headers={"x-request-id": given} if given else {})
+        assert re.fullmatch(kept, response.headers["x-request-id"])
+        record = service.request_record(response)
+        assert (record["path"], record["status"]) == ("/health/live", 200)
 
 
 def test_every_log_line_is_a_json_object_with_time_and_level(service: Service) -> None:
-    service.client.post("/predict", content="nonsense", headers={"content-type": "application/json"})
-
-    for line in service.log.read_text().splitlines():
-        assert {"time", "level", "logger", "message"} <= set(json.loads(line))
+    response = service.client.post("/predict", content="nonsense", headers={"content-type": "application/json"})
+    service.request_record(response)
+    for record in service.records():
+        assert {"time", "level", "logger", "message"} <= set(record)
 
 
 def test_service_without_its_model_is_live_but_not_ready(tmp_path: Path) -> None:
@@ -93,13 +84,11 @@ def test_metrics_have_the_number_of_unfinished_jobs(queueing: Service) -> None:
 
 
 def test_log_lines_of_a_training_and_its_cancellation_name_the_job(service: Service) -> None:
-    job = service.submit(**NOTEBOOK, promote="never")
-    service.client.post(f"/jobs/{job}/cancel")
-    service.client.get("/health/live")  # on the same connection, so the earlier lines are written
-
-    lines = [json.loads(line) for line in service.log.read_text().splitlines()]
-    named = {line["path"] for line in lines if line.get("job") == job and line["message"] == "request"}
-    assert named == {"/train", f"/jobs/{job}/cancel"}
+    training = service.client.post("/train", json={**NOTEBOOK, "promote": "never"})
+    job = training.json()["id"]
+    cancellation = service.client.post(f"/jobs/{job}/cancel")
+    assert service.request_record(training)["job"] == job
+    assert service.request_record(cancellation)["job"] == job
 
 
 VERSION = "/models/crop-yield/versions/1"
@@ -229,16 +218,14 @@ def test_successful_predictions_are_logged_only_if_the_setting_says_so(tmp_path:
         own.predict([75, 63, 44], explain=True)  # by the route
         own.client.post("/predict", json={})
         own.stop()
-        lines = [json.loads(line) for line in own.log.read_text().splitlines()]
-        statuses = [line["status"] for line in lines if line["message"] == "request" and line["path"] == "/predict"]
+        requests = [record for record in own.records() if record["message"] == "request"]
+        statuses = [record["status"] for record in requests if record["path"] == "/predict"]
         assert statuses == ([200, 200, 422] if setting == "true" else [422])
 
 
 def test_log_line_of_a_rejected_request_has_the_reason(service: Service) -> None:
     response = service.client.get("/jobs/nothing")
-    wait_for(lambda: response.headers["x-request-id"] in service.log.read_text())
-    line = next(line for line in service.log.read_text().splitlines() if response.headers["x-request-id"] in line)
-    record = json.loads(line)
+    record = service.request_record(response)
     assert (record["level"], record["status"], record["problem"]) == ("INFO", 404, "Job not found")
     assert record["reason"] == response.json()["detail"]
 

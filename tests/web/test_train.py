@@ -1,4 +1,3 @@
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -224,8 +223,7 @@ def test_a_running_descent_reports_progress_and_stops_when_it_is_cancelled(servi
 
 
 def is_logged(service: Service, message: str, job_id: str) -> bool:
-    lines = map(json.loads, service.log.read_text().splitlines())
-    return any((line["message"], line.get("job")) == (message, job_id) for line in lines)
+    return any((record["message"], record.get("job")) == (message, job_id) for record in service.records())
 
 
 def test_cancelling_an_ended_job_returns_it_unchanged(service: Service) -> None:
@@ -325,7 +323,7 @@ def test_a_training_repairs_a_model_without_intact_versions(own: Service, promot
         refused = own.client.post(path, json=body)
         assert refused.status_code == httpx.codes.SERVICE_UNAVAILABLE
         assert refused.json()["type"].endswith("model-file-invalid")
-    refusals = [line for line in own.log.read_text().splitlines() if "version refused" in line and model in line]
+    refusals = [record for record in own.records() if record["message"] == "version refused" and model in str(record)]
     assert len(refusals) == 1  # not one per request
 
     assert own.train(**train, promote=promote)["version"] == 2
