@@ -1,6 +1,8 @@
 """Render templates: escaped, with the prefix of the links, and with the headers of a page."""
 
 from functools import cache, partial
+from importlib.util import cache_from_source
+from pathlib import Path
 from typing import Any
 
 from fastapi import Request
@@ -12,6 +14,7 @@ from app.pages.access import access_of
 from app.pages.assets import asset_url
 from app.pages.csrf import FIELD, form_token, keep_secret
 from app.pages.formatting import FILTERS
+from app.pages.template_cache import TemplateCache
 from app.web.paths import prefix
 
 # The browser loads only files of this service, runs no script of a page itself, and sends forms only to this service.
@@ -35,13 +38,14 @@ def environment() -> Environment:
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        bytecode_cache=TemplateCache(Path(cache_from_source(__file__)).parent),
     )
     made.filters.update(FILTERS)
     return made
 
 
 def load_templates() -> None:
-    """Compile all templates, which takes a tenth of a second, so that the first visitor does not wait for it."""
+    """Load all templates, or compile them if no process has yet, so that the first visitor does not wait for it."""
     for name in environment().list_templates():
         environment().get_template(name)
 
