@@ -18,7 +18,7 @@ IGNORED_VULNERABILITIES =
 # MPL-2.0 for axe-core. CUDA builds of torch bring NVIDIA's packages.
 UNDECLARED = pysimdjson axe-playwright-python $$(.venv/bin/python -m pip freeze | sed -nE 's/^((nvidia|cuda|triton)[^=]*)==.*/\1/p')
 
-.PHONY: help run test test-fast test-slow coverage check prose audit pins licences sbom protocols fuzz chaos chaos-proof bench bench-cluster docs model install hooks clean
+.PHONY: help run test test-fast test-slow test-failed coverage check prose audit pins licences sbom protocols fuzz chaos chaos-proof bench bench-cluster docs model install hooks clean
 
 help: ## list all targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' Makefile
@@ -33,8 +33,11 @@ test-fast: .venv/.development ## run the tests that need no running service, in 
 	.venv/bin/python -m pytest -q -n 2 --dist loadfile -m 'not slow and not protocols' $(FAST)
 
 test-slow: .venv/.development ## run the slow tests
-	$(PYTEST) -m 'slow and not alone'
-	.venv/bin/python -m pytest -m 'slow and alone'
+	@failed=0; $(PYTEST) -m 'slow and not alone' || failed=1; \
+	.venv/bin/python -m pytest -m 'slow and alone' || failed=1; exit $$failed
+
+test-failed: .venv/.development ## run the tests again that failed last time, one after the other
+	.venv/bin/python -m pytest --last-failed --last-failed-no-failures none --exitfirst
 
 protocols: .venv/.development ## run the clients of other servers against the service, each in an environment of its own
 	.venv/bin/python -m pytest -n 2 -m protocols tests/protocols
