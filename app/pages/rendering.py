@@ -1,17 +1,22 @@
 """Render templates: escaped, with the prefix of the links, and with the headers of a page."""
 
+import contextlib
+import sys
 from functools import cache, partial
+from pathlib import Path
 from typing import Any
 
+import jinja2
 from fastapi import Request
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, FileSystemBytecodeCache, PackageLoader, StrictUndefined
+from jinja2.bccache import Bucket
 from markupsafe import Markup
 from starlette.responses import HTMLResponse
 
+from app.pages import formatting
 from app.pages.access import access_of
 from app.pages.assets import asset_url
 from app.pages.csrf import FIELD, form_token, keep_secret
-from app.pages.formatting import FILTERS
 from app.web.paths import prefix
 
 # The browser loads only files of this service, runs no script of a page itself, and sends forms only to this service.
@@ -25,23 +30,49 @@ HEADERS = {
     # With `no-referrer`, browsers would send forms with the origin `null`.
     "referrer-policy": "same-origin",
 }
+# Folder of the compiled modules of this package. Compiled templates are next to them.
+_COMPILED = Path(__file__).parent / "__pycache__"
+
+
+class _CompiledTemplates(FileSystemBytecodeCache):
+    """Files of compiled templates, which are only written if Python may write those of modules."""
+
+    def __init__(self, folder: Path) -> None:
+        # Another release of Jinja may compile the same source to other code.
+        super().__init__(str(folder), f"%s.jinja-{jinja2.__version__}.pyc")
+
+    def get_source_checksum(self, source: str) -> str:
+        """Return the checksum of a template with its filters, which are applied to constants at compile time."""
+        return super().get_source_checksum(source + _source_of_filters())
+
+    def dump_bytecode(self, bucket: Bucket) -> None:
+        if not sys.dont_write_bytecode:
+            with contextlib.suppress(OSError):  # The installation may be read-only.
+                super().dump_bytecode(bucket)
 
 
 @cache
-def environment() -> Environment:
+def _source_of_filters() -> str:
+    return Path(formatting.__file__).read_text()
+
+
+@cache
+def environment(compiled: Path = _COMPILED) -> Environment:
+    """Return the templates and their filters. Templates that are found in the folder `compiled` are not compiled."""
     made = Environment(
         loader=PackageLoader("app.pages"),
+        bytecode_cache=_CompiledTemplates(compiled),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters.update(FILTERS)
+    made.filters.update(formatting.FILTERS)
     return made
 
 
 def load_templates() -> None:
-    """Compile all templates, which takes a tenth of a second, so that the first visitor does not wait for it."""
+    """Load all templates, so that the first visitor does not wait for it. Compiling them takes half a second."""
     for name in environment().list_templates():
         environment().get_template(name)
 
