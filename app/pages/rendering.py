@@ -1,12 +1,13 @@
 """Render templates: escaped, with the prefix of the links, and with the headers of a page."""
 
-import contextlib
 import sys
+from contextlib import suppress
 from functools import cache, partial
+from importlib.util import cache_from_source
+from inspect import getsource
 from pathlib import Path
 from typing import Any
 
-import jinja2
 from fastapi import Request
 from jinja2 import Environment, FileSystemBytecodeCache, PackageLoader, StrictUndefined
 from jinja2.bccache import Bucket
@@ -30,49 +31,37 @@ HEADERS = {
     # With `no-referrer`, browsers would send forms with the origin `null`.
     "referrer-policy": "same-origin",
 }
-# Folder of the compiled modules of this package. Compiled templates are next to them.
-_COMPILED = Path(__file__).parent / "__pycache__"
 
 
-class _CompiledTemplates(FileSystemBytecodeCache):
-    """Files of compiled templates, which are only written if Python may write those of modules."""
-
-    def __init__(self, folder: Path) -> None:
-        # Another release of Jinja may compile the same source to other code.
-        super().__init__(str(folder), f"%s.jinja-{jinja2.__version__}.pyc")
+class TemplateCache(FileSystemBytecodeCache):
+    """Compiled templates next to the compiled modules. Where these cannot be written, each process compiles both."""
 
     def get_source_checksum(self, source: str) -> str:
-        """Return the checksum of a template with its filters, which are applied to constants at compile time."""
-        return super().get_source_checksum(source + _source_of_filters())
+        # A template is compiled with the options below and with the filters.
+        return super().get_source_checksum(source + getsource(sys.modules[__name__]) + getsource(formatting))
 
     def dump_bytecode(self, bucket: Bucket) -> None:
         if not sys.dont_write_bytecode:
-            with contextlib.suppress(OSError):  # The installation may be read-only.
+            with suppress(OSError):
                 super().dump_bytecode(bucket)
 
 
 @cache
-def _source_of_filters() -> str:
-    return Path(formatting.__file__).read_text()
-
-
-@cache
-def environment(compiled: Path = _COMPILED) -> Environment:
-    """Return the templates and their filters. Templates that are found in the folder `compiled` are not compiled."""
+def environment() -> Environment:
     made = Environment(
         loader=PackageLoader("app.pages"),
-        bytecode_cache=_CompiledTemplates(compiled),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        bytecode_cache=TemplateCache(str(Path(cache_from_source(__file__)).parent)),
     )
     made.filters.update(formatting.FILTERS)
     return made
 
 
 def load_templates() -> None:
-    """Load all templates, so that the first visitor does not wait for it. Compiling them takes half a second."""
+    """Load all templates, or compile them if no process has yet, so that the first visitor does not wait for it."""
     for name in environment().list_templates():
         environment().get_template(name)
 

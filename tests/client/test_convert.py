@@ -188,6 +188,19 @@ PIPELINES: dict[str, tuple[Any, pd.DataFrame]] = {
         ),
         TABLE[["code"]],
     ),
+    "booleans with gaps": (
+        make_pipeline(make_column_transformer(text("new"), ("passthrough", ["age"])), linear.Ridge()),
+        TABLE.assign(new=TABLE["new"].astype(object).where(TABLE.index % 6 != 0, None))[["new", "age"]],
+    ),
+    "gaps of long codes": (
+        make_pipeline(
+            make_column_transformer(
+                (make_pipeline(SimpleImputer(strategy="most_frequent"), OneHotEncoder()), ["code"])
+            ),
+            linear.Ridge(),
+        ),
+        TABLE.assign(code=(TABLE["code"] + 1_234_567).astype(object).where(TABLE.index % 6 != 0, math.nan))[["code"]],
+    ),
     "nested": (
         make_pipeline(make_pipeline(StandardScaler()), make_pipeline(PolynomialFeatures(2), linear.Ridge())), NUMBERS
     ),
@@ -237,6 +250,11 @@ def without_data(results: Any) -> Any:
 
 def of_formula(formula: str) -> Any:
     return smf.ols(f"y ~ {formula}", TABLE.assign(y=Y)).fit()
+
+
+def hooked(module: torch.nn.Module) -> torch.nn.Module:
+    module.register_forward_hook(lambda _module, _rows, result: 2 * result)
+    return module
 
 
 REFUSED: list[tuple[Callable[[], Any], str]] = [
@@ -296,7 +314,18 @@ REFUSED: list[tuple[Callable[[], Any], str]] = [
         lambda: make_pipeline(PolynomialFeatures(), linear.Ridge()).fit(NUMBERS.set_axis(["a:b", "c"], axis=1), Y),
         "its name has : or",
     ),
+    (
+        lambda: make_pipeline(
+            make_column_transformer(
+                text("region"), (make_pipeline(SimpleImputer(missing_values=None, strategy="constant",
+                                                             fill_value="north"), OneHotEncoder()), ["region"])
+            ),
+            linear.Ridge(),
+        ).fit(TABLE.assign(region=TABLE["region"].astype(object).where(TABLE.index % 5 != 0, None)), Y),
+        "'region' is encoded twice, and its gaps are a category of only one",
+    ),
     (lambda: sm.GLM(Y, NUMBERS).fit(), "GLM cannot be imported"),
+    (lambda: sm.OLS(Y2, NUMBERS).fit(), "OLS with several targets"),
     (lambda: sm.OLS(Y, NUMBERS).fit_regularized(alpha=0.1), "cannot be imported"),
     (lambda: without_data(sm.OLS(Y, NUMBERS).fit()), "without its data"),
     (lambda: of_formula("C(region, Sum)"), r"The term C\(region, Sum\) of the formula"),
@@ -312,6 +341,11 @@ REFUSED: list[tuple[Callable[[], Any], str]] = [
     (lambda: of_formula("age:np.abs(size)"), r"The term np.abs\(size\)"),
     (lambda: torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.ReLU()), "Sequential, made of Linear, ReLU, cannot"),
     (lambda: torch.nn.Conv1d(1, 1, 1), "Conv1d cannot"),
+    (lambda: hooked(torch.nn.Linear(2, 1)), "Linear cannot be imported with hooks"),
+    (lambda: torch.nn.Sequential(hooked(torch.nn.Linear(2, 1))), "Linear cannot be imported with hooks"),
+    (lambda: hooked(torch.nn.Sequential(torch.nn.Linear(2, 1))), "Sequential cannot be imported with hooks"),
+    (lambda: torch.nn.Linear(2, 1, dtype=torch.complex64), "complex weights"),
+    (lambda: torch.nn.Linear(2, 1, device="meta"), "the device `meta`"),
     (object, "object cannot be imported"),
 ]  # fmt: skip
 

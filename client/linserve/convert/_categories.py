@@ -20,6 +20,10 @@ def indicators(feature: Feature, index: int, categories: list[Any], reference: i
     ordered = ([first] if first is not None else []) + [level for level in known if level != first]
     if not ordered or (feature.kind and feature.levels != ordered):
         raise NotConvertible(f"The feature {feature.name!r} is encoded twice, or has no categories.")
+    if feature.kind and feature.has_missing_level != (None in levels):
+        raise NotConvertible(
+            f"The feature {feature.name!r} is encoded twice, and its gaps are a category of only one of them."
+        )
     feature.use_as("category")
     feature.levels = ordered
     feature.has_missing_level = None in levels
@@ -30,6 +34,8 @@ def _level(category: Any, feature: Feature) -> str:
     """Return a category as the level of Linserve that the same values have."""
     if isinstance(category, str) and category.strip():
         return str(category)
+    if isinstance(category, bool | np.bool_):  # next to a gap, because booleans alone are not levels
+        return "true" if category else "false"
     if isinstance(category, int | np.integer):
         return str(int(category))
     if isinstance(category, str):

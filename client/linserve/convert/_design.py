@@ -103,7 +103,7 @@ class Feature:
         """The constant; None if it is not a level, because rows with an unknown level have no prediction either."""
         if self.kind != "category" or self.fill is None:
             return self.fill
-        level = self.fill if isinstance(self.fill, str) else f"{self.fill:g}"
+        level = self.fill if isinstance(self.fill, str) else f"{self.fill:.17g}"
         return level if level in self.levels else None
 
     def columns(self, index: int) -> list[Atom]:

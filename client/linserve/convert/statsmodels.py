@@ -29,6 +29,8 @@ def convert(estimator: Any, features: Sequence[str] | None, targets: Sequence[st
     if model.exog is None:
         raise NotConvertible(f"{kind} cannot be imported without its data, which `remove_data` has removed.")
     parameters = np.asarray(results.params, dtype=np.float64)
+    if parameters.ndim != 1:
+        raise NotConvertible(f"{kind} with several targets cannot be imported. Fit one model for each target.")
     design, columns = _columns(model, features)
     # Each parameter's share in the intercept and in the coefficients of Linserve's columns.
     record = design.model(columns, np.eye(len(parameters)), np.zeros(len(parameters)))
