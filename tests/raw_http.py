@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 import httptools
 from service import MAX_SECONDS, Service
 
-# States of a connection in /proc/net/tcp. Half-closed: the service has sent FIN, and the client has not.
-ESTABLISHED, HALF_CLOSED = "01", "05"
+# States of a connection in /proc/net/tcp. Half-closed: the service has sent FIN, and the client has not. Abandoned: the
+# client has sent FIN, and the service has not.
+ESTABLISHED, HALF_CLOSED, ABANDONED = "01", "05", "08"
 
 BODY = b'{"instances": [[75, 63, 44]]}'
 HEAD = b"POST /predict HTTP/1.1\r\nhost: here\r\ncontent-type: application/json\r\n"
@@ -105,9 +106,12 @@ def is_closed(connection: socket.socket) -> bool:
         return True
 
 
-def count_connections(service: Service, state: str = ESTABLISHED) -> int:
-    """Return the number of the service's connections in this state, according to the kernel."""
-    sockets = {columns[9] for columns in list_sockets(service) if columns[3] == state}
+def count_connections(service: Service, *states: str) -> int:
+    """Return the number of the service's connections in these states, according to the kernel.
+
+    By default, these are the states of connections that the service has not closed.
+    """
+    sockets = {columns[9] for columns in list_sockets(service) if columns[3] in (states or (ESTABLISHED, ABANDONED))}
     links = []
     for descriptor in Path(f"/proc/{service.pid}/fd").iterdir():
         with contextlib.suppress(OSError):

@@ -83,7 +83,9 @@ def test_a_client_that_needs_its_own_promotion_waits_for_no_poll(pair: tuple[Ser
 
 def test_the_answers_and_the_log_name_the_store_and_no_credential(pair: tuple[Service, Service]) -> None:
     for service in pair:
-        assert service.client.get("/health/ready").json()["storage"] == "store"
+        response = service.client.get("/health/ready")
+        assert response.json()["storage"] == "store"
+        service.request_record(response)
         log = service.log.read_text()
         assert ACCESS_KEY not in log
         assert SECRET_KEY not in log

@@ -52,6 +52,7 @@ def test_an_import_that_a_kill_interrupts_is_published_once_or_not_at_all(tmp_pa
             assert again.status_code == 201, again.text
             assert versions(service) == [*before, again.json()["version"]]
             assert service.client.get("/models/line").json()["version"] == again.json()["version"]
+        service.request_record(again)
         assert "Traceback" not in service.log.read_text()
     finally:
         service.kill()

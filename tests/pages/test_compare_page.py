@@ -73,7 +73,7 @@ def test_versions_are_compared_and_evaluated_on_a_file_without_scripts(
     ).json()
     expected = [f"{version['targets']['sales']['rmse']:.6g}" for version in answer["versions"]]
     row = page.get_by_role("region", name="Metrics of sales on the file").get_by_role("row", name="RMSE")
-    assert row.get_by_role("cell").all_inner_texts() == expected
+    expect(row.get_by_role("cell")).to_have_text(expected)
     expect(page.get_by_role("img", name="Calibration of sales")).to_be_visible()
     expect(page.get_by_role("region", name="Segments of sales").get_by_role("rowheader")).to_have_count(2)
     assert shops.client.get("/models/shops/evaluations").json() == recorded

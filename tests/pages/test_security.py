@@ -199,7 +199,9 @@ def test_the_key_is_in_no_page_and_no_log(guarded: Service) -> None:
         sign_in(client, "ops")
         for path in ("/", "/login", "/nothing", f"/login?next=/{key_of('ops')[:3]}"):
             assert key_of("ops") not in client.get(path).text
-        assert key_of("ops") not in sign_in(client, "ops", key=key_of("ops") + "x").text
+        refused = sign_in(client, "ops", key=key_of("ops") + "x")
+        assert key_of("ops") not in refused.text
+        guarded.request_record(refused)
     log = guarded.log.read_text()
     assert key_of("ops") not in log
     assert client.cookies[FORM_COOKIE] not in log

@@ -165,6 +165,7 @@ def test_an_unseen_level_is_in_the_response_and_not_in_the_log(birds: Service) -
         (error,) = answer.json()["errors"]
         assert "Zzyzx penguin" in error["detail"]
         assert '"Gentoo"' in error["detail"]
+        birds.request_record(answer)
     log = birds.log.read_bytes()[before:]
     assert b"Zzyzx" not in log
     assert b"Gentoo" not in log

@@ -22,6 +22,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 
 def test_above_the_connection_limit_requests_get_a_503_and_probes_are_answered(small: Service) -> None:
     small.client.close()
+    wait_for(lambda: count_connections(small) == 0)
     with contextlib.ExitStack() as flood:
         held = [flood.enter_context(connect(small)) for _ in range(20)]
         for connection in held:
@@ -51,6 +52,7 @@ def test_above_the_connection_limit_requests_get_a_503_and_probes_are_answered(s
 
 def test_new_connection_is_answered_when_all_spare_places_are_taken(small: Service) -> None:
     small.client.close()
+    wait_for(lambda: count_connections(small) == 0)
     with contextlib.ExitStack() as flood:
         silent = [flood.enter_context(connect(small)) for _ in range(400)]
         probe = exchange(small, PROBE)

@@ -310,6 +310,13 @@ def test_a_busy_worker_sends_a_time_to_retry_after(bounded: Service) -> None:
         assert "Send it again later" in problem["detail"]
         assert bounded.predict([75, 63, 44])["version"] == 1
         assert bounded.predict([75, 63, 44], interval=0.9)["version"] == 1
+    many = CONTENTS["many rows as JSON"][1]()
+
+    def is_accepted() -> bool:
+        answer = bounded.client.post("/predict", content=many, headers={"content-type": JSON})
+        return answer.status_code == httpx.codes.OK
+
+    wait_for(is_accepted)
 
 
 def test_a_request_that_needs_more_memory_than_one_request_may_have_is_rejected_for_good(bounded: Service) -> None:

@@ -275,6 +275,7 @@ FAULTY_FILES = [
 def test_a_fault_inside_a_file_fails_the_job_and_names_row_and_column(
     service: Service, name: str, rows: str, says: str, place: dict[str, object] | None
 ) -> None:
+    service.finish_jobs()
     before = service.client.get("/models/crop-yield").json()
 
     answer = service.client.post(

@@ -441,13 +441,15 @@ def test_an_imported_version_that_is_the_default_model_has_outcomes_traffic_and_
         refused(no_bounds, 422, IMPORTED)
         client.put("/models/crop-yield/traffic", json={"shadow": 1}).raise_for_status()
         service.predict(ROW)
-        assert client.get("/models/crop-yield/traffic").status_code == 200
+        wait_for(lambda: client.get("/models/crop-yield/traffic").json()["shadow"]["compared_rows"] == 1)
         wait_for(lambda: client.get("/models/crop-yield/drift").json()["predicted_rows"] >= 3)
         metrics = client.get("/metrics").text
         assert 'linserve_drift_predicted_rows{model="crop-yield"}' in metrics
         assert 'linserve_drift_detected{model="crop-yield"}' not in metrics
         client.put("/models/crop-yield/current", json={"version": 1}).raise_for_status()
-        assert client.delete(f"/models/crop-yield/versions/{number}").status_code == 204
+        deletion = client.delete(f"/models/crop-yield/versions/{number}")
+        assert deletion.status_code == 204
+        service.request_record(deletion)
         assert "Traceback" not in service.log.read_text()
     finally:
         service.stop()
