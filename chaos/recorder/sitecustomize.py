@@ -46,7 +46,7 @@ class WithoutPandas:
 
 
 # The service does without pandas. pyarrow would load it if it is installed, which takes 0.3 s of each process.
-sys.meta_path.insert(0, WithoutPandas)  # type: ignore[arg-type]
+sys.meta_path.insert(0, WithoutPandas)
 if os.environ.get("CHAOS_FAIR"):
     os.sched_setscheduler = lambda *_: None
 if "CHAOS_RECORD" in os.environ:
