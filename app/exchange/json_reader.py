@@ -29,6 +29,7 @@ from app.regression.terms import parse_terms
 
 # Memory to read each comma, quote and bracket, in bytes: above the measured values for numbers, names and empty lists.
 VALUE_BYTES, TEXT_BYTES, LIST_BYTES = 64, 96, 96
+_ROUNDING = 1e-9  # Largest difference of an intercept that rounding explains, relative to the sum of its parts.
 _BEGINNING = re.compile(rb"(?:%b)?\s*\{" % BOM_UTF8)
 
 
@@ -140,6 +141,22 @@ def _check_columns(record: ModelRecord, portable: PortableModel) -> None:
         raise InvalidInput.at("/centre", f"Expected {p} values, found {len(portable.centre)}.")
     if (portable.centre is None) != (portable.start is None):
         raise InvalidInput.at("/centre", "Give `centre` and `start` together, or neither.")
+    if portable.centre is not None and portable.start is not None:
+        _check_intercept(portable, portable.centre, portable.start)
+
+
+def _check_intercept(portable: PortableModel, centre: Array, start: Array) -> None:
+    """Raise InvalidInput unless the intercept is start - coefficients centre, except for rounding errors."""
+    with np.errstate(all="ignore"):
+        moved = portable.coef * centre
+        difference = np.abs(start - moved.sum(axis=1) - portable.intercept)
+        is_same = difference <= _ROUNDING * (np.abs(start) + np.abs(moved).sum(axis=1) + np.abs(portable.intercept))
+    if not is_same.all():
+        message = (
+            "`intercept` is not `start` minus the sum of `coefficients` times `centre`, so the predictions are not "
+            "determined. Leave `centre` and `start` out, or correct one of them."
+        )
+        raise InvalidInput.at("/intercept", message)
 
 
 def _covariance(record: ModelRecord, portable: PortableModel) -> Covariance | None:

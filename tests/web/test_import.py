@@ -341,6 +341,7 @@ BAD: dict[str, tuple[Any, int, str]] = {
     "one sign for two": (with_first(name="a", decimal=",", thousands=","), 422, "the same sign"),
     "category as target": (changed(targets=[{"name": "a", "kind": "category", "levels": ["x"]}, "b"]), 422, "target"),
     "centre alone": (changed(centre=[1, 2, 3]), 422, "/centre"),
+    "another intercept than at the centre": (changed(centre=[1, 2, 3], start=[5, 6]), 422, "/intercept"),
     "covariance alone": (changed(covariance=[[1]]), 422, "/residual_df"),
     "covariance of another shape": (fitted(covariance=[[[1.0]], [[1.0]]]), 422, "/covariance"),
     "covariance not symmetric": (fitted(covariance=HALVES), 422, "not symmetric"),
