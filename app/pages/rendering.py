@@ -1,17 +1,23 @@
 """Render templates: escaped, with the prefix of the links, and with the headers of a page."""
 
+import sys
+from contextlib import suppress
 from functools import cache, partial
+from importlib.util import cache_from_source
+from inspect import getsource
+from pathlib import Path
 from typing import Any
 
 from fastapi import Request
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, FileSystemBytecodeCache, PackageLoader, StrictUndefined
+from jinja2.bccache import Bucket
 from markupsafe import Markup
 from starlette.responses import HTMLResponse
 
+from app.pages import formatting
 from app.pages.access import access_of
 from app.pages.assets import asset_url
 from app.pages.csrf import FIELD, form_token, keep_secret
-from app.pages.formatting import FILTERS
 from app.web.paths import prefix
 
 # The browser loads only files of this service, runs no script of a page itself, and sends forms only to this service.
@@ -27,6 +33,19 @@ HEADERS = {
 }
 
 
+class TemplateCache(FileSystemBytecodeCache):
+    """Compiled templates next to the compiled modules. Where these cannot be written, each process compiles both."""
+
+    def get_source_checksum(self, source: str) -> str:
+        # A template is compiled with the options below and with the filters.
+        return super().get_source_checksum(source + getsource(sys.modules[__name__]) + getsource(formatting))
+
+    def dump_bytecode(self, bucket: Bucket) -> None:
+        if not sys.dont_write_bytecode:
+            with suppress(OSError):
+                super().dump_bytecode(bucket)
+
+
 @cache
 def environment() -> Environment:
     made = Environment(
@@ -35,13 +54,14 @@ def environment() -> Environment:
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        bytecode_cache=TemplateCache(str(Path(cache_from_source(__file__)).parent)),
     )
-    made.filters.update(FILTERS)
+    made.filters.update(formatting.FILTERS)
     return made
 
 
 def load_templates() -> None:
-    """Compile all templates, which takes a tenth of a second, so that the first visitor does not wait for it."""
+    """Load all templates, or compile them if no process has yet, so that the first visitor does not wait for it."""
     for name in environment().list_templates():
         environment().get_template(name)
 

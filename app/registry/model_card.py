@@ -3,6 +3,7 @@
 import importlib.metadata
 import platform
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, Literal
 
 from app import __version__
@@ -27,9 +28,13 @@ _NOT_RECORDED = (
 
 def library_versions() -> dict[str, str]:
     """Return the versions of the libraries that compute a model's numbers."""
-    return {"python": platform.python_version(), "linserve-server": __version__} | {
-        name: importlib.metadata.version(name) for name in ("numpy", "scipy", "torch")
-    }
+    return {"python": platform.python_version(), "linserve-server": __version__} | _installed_versions()
+
+
+@cache
+def _installed_versions() -> dict[str, str]:
+    """Return the versions of installed packages. To parse their metadata takes longer than to fit a small model."""
+    return {name: importlib.metadata.version(name) for name in ("numpy", "scipy", "torch")}
 
 
 @dataclass(frozen=True)

@@ -191,7 +191,7 @@ def test_arrow_goes_through_pipes(command: Command) -> None:
         writer.write_table(rows)
     ended = command.good("predict", "-", stdin=sink.getvalue())
     assert pa.ipc.open_stream(ended.output).read_all().column("apples").to_pylist() == [APPLES, None]
-    assert ended.error == "Warning: 1 row(s) have no prediction, because a value is missing.\n"
+    assert ended.error == 'Warning: 1 row(s) have no prediction: gaps: "temp" 1.\n'
 
 
 @pytest.mark.slow
@@ -228,6 +228,38 @@ def test_contributions_sum_to_the_prediction(command: Command, rows: bytes) -> N
     assert apples.pop("prediction") == APPLES
     assert sum(apples.values()) == pytest.approx(APPLES)
     assert list(apples) == ["baseline", "temp", "rainfall", "humidity"]
+
+
+def test_an_explanation_is_of_the_numbers_that_the_service_reads(command: Command) -> None:
+    rows = [("1.000,5", "a", 2001), ("2.000,5", "b", 4002), ("3.100,5", "a", 6201), ("4.500,0", "b", 9001)]
+    training = "".join(f"{size};{kind};{price}\n" for size, kind, price in [("size", "kind", "price"), *rows])
+    options = ("--target", "price", "--model", "grouped", "--terms", "size", "-O", "thousands=.", "-O", "sep=;")
+    command.good("train", "-", *options, stdin=training.encode())
+
+    def predictions(*cells: str) -> list[float]:
+        content = "".join(f"{cell};a\n" for cell in ("size", *cells)).replace("size;a", "size;kind").encode()
+        served = command.good("predict", "-", "--model", "grouped", "--format", "ndjson", stdin=content).lines
+        found = table(command.good("predict", "-", "--model", "grouped", "--explain", stdin=content).text)
+        explained = [float(row["contribution"]) for row in found if row["column"] == "prediction"]
+        assert explained == pytest.approx([json.loads(line)["price"] for line in served])
+        return explained
+
+    assert predictions("1.000,5") == pytest.approx([2001], abs=5)
+    assert predictions("1.500") == pytest.approx([3000], abs=5)
+    assert predictions("1.5", "20.25") == pytest.approx([4, 41], abs=5)
+    ended = command("predict", "-", "--model", "grouped", "--explain", stdin=b"size;kind\n1.500;a\n1.5;a\n")
+    assert (ended.status, ended.output) == (1, b"")
+    assert "Row 1 of standard input has a value that this command reads differently" in ended.error
+    ended = command("predict", "-", "--model", "grouped", "--explain", stdin=b"size;kind\n1.5\n")
+    assert (ended.status, ended.output) == (1, b"")
+    assert "Row 2: Expected 2 values, found 1." in ended.error
+
+
+def test_rows_that_cannot_be_explained_are_counted_with_the_reasons(command: Command) -> None:
+    rows = b"temp,rainfall,humidity\n75,63,44\n75,,44\n"
+    ended = command.good("predict", "-", "--explain", stdin=rows)
+    assert {row["row"] for row in table(ended.text)} == {"1"}
+    assert ended.error == 'Warning: 1 row(s) have no prediction: gaps: "rainfall" 1.\n'
 
 
 @pytest.mark.slow

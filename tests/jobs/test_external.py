@@ -39,7 +39,8 @@ def alone(tmp_path: Path) -> Iterator[Service]:
 
 
 def lines_of(log: Path) -> list[dict[str, Any]]:
-    *lines, _ = log.read_text().split("\n")  # after the last line break, an incomplete record or nothing
+    """Return the records in a log. Its process may still be writing the last one."""
+    *lines, _ = log.read_text().split("\n")
     return [json.loads(line) for line in lines if line.startswith("{")]
 
 
@@ -52,7 +53,9 @@ def test_a_job_whose_trainer_does_not_come_back_is_taken_over_by_another(alone: 
     assert alone.job(job_id)["status"] == "running"
     with trainer(alone, "second"):
         assert alone.end_of(job_id)["status"] == "succeeded"
-    (line,) = [record for record in lines_of(log_of(alone, "second")) if record["message"] == "jobs taken over"]
+        log = log_of(alone, "second")
+        wait_for(lambda: "jobs taken over" in log.read_text())  # written after the job is queued again
+    (line,) = [record for record in lines_of(log) if record["message"] == "jobs taken over"]
     assert (line["trainer"], line["jobs"]) == ("first", [job_id])
     assert alone.client.get("/models/crop-yield").json()["versions"] == [1, 2]
 

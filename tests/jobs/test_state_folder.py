@@ -13,7 +13,8 @@ def test_a_job_acknowledged_after_the_state_folder_was_removed_exists_after_a_re
     try:
         before = service.train(**NOTEBOOK)["id"]
         (trainer,) = service.trainers()
-        shutil.rmtree(service.state)
+        removed = service.state.rename(tmp_path / "removed")  # in one step, because the processes go on making files
+        shutil.rmtree(removed)
         first = service.submit(**NOTEBOOK, promote="never")
         assert service.client.get(f"/jobs/{before}").status_code == 404
 

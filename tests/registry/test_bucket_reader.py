@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from bucket_registry import pointer_of, put_pointer, put_versions
 from models_folder import slope
-from service import wait_for
+from service import MAX_SECONDS, wait_for
 
 from app.errors import ModelFileInvalid, ModelNotFound, NoCurrentVersion, Unavailable, VersionNotFound
 from app.prediction.selection import VersionSelector
@@ -140,7 +140,7 @@ def test_the_poll_survives_a_thread_that_cannot_be_started(
     monkeypatch.setattr("app.registry.bucket.watch.MAX_BACKOFF_SECONDS", 0.1)
     reader = watch(BucketReader(store))
     reader.current("line")
-    assert refused.wait(10)
+    assert refused.wait(MAX_SECONDS)
     put_versions(store, 2)
     wait_for(lambda: served(reader) == 2)
     assert [record.getMessage() for record in caplog.records] == ["pointer not polled"]

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from service import Service
+from service import Service, wait_for
 from threaded_service import ThreadedService
 from yields import publish_yields
 
@@ -265,17 +265,20 @@ def test_what_is_said_to_be_recorded_survives_a_kill_and_a_full_disk_is_not_hidd
         limits = resource.prlimit(service.pid, resource.RLIMIT_FSIZE)
         resource.prlimit(service.pid, resource.RLIMIT_FSIZE, (1, limits[1]))
         lost = predict(service, "lost")
-        lines = service.client.post(
-            "/predict?prediction_id=id", content="id,temp,rainfall,humidity\nlost too,75,63,44\n", headers=CSV
-        )
+
+        def is_refused() -> bool:
+            content = "id,temp,rainfall,humidity\nlost too,75,63,44\n"
+            lines = service.client.post("/predict?prediction_id=id", content=content, headers=CSV)
+            assert (lines.status_code, lines.headers["linserve-recorded"]) == (200, "false")
+            return "does not accept it" in lines.headers["linserve-not-recorded-reason"]
+
+        wait_for(is_refused)  # If the failure above took long, nothing is recorded for some seconds.
         resource.prlimit(service.pid, resource.RLIMIT_FSIZE, limits)
 
         assert lost["recorded"] is False
         assert "The database of recorded predictions does not accept it" in lost["unavailable"]["recorded"]
         assert lost["predictions"] == service.predict(VALUES)["predictions"]
-        assert (lines.status_code, lines.headers["linserve-recorded"]) == (200, "false")
-        assert "does not accept it" in lines.headers["linserve-not-recorded-reason"]
-        assert predict(service, "again")["recorded"] is True
+        wait_for(lambda: predict(service, "again")["recorded"])
         known = [{"prediction_id": name, "apples": 1} for name in ("lost", "lost too", "again")]
         assert send(service, *known)["unknown"]["prediction_ids"] == ["lost", "lost too"]
     finally:

@@ -104,7 +104,7 @@ def test_a_form_has_the_options_that_a_query_has(service: Service, right: dict[s
 
 def test_a_charset_is_the_encoding_of_the_file(service: Service) -> None:
     text = TEXT.replace(b"word", "wört".encode("latin-1"))
-    job = train(service, "latin1", text, "text/csv; charset=iso-8859-1", targets="y").json()
+    job = service.ended_job(train(service, "latin1", text, "text/csv; charset=iso-8859-1", targets="y"))
     assert job["status"] == "succeeded", job
     assert "wört[b]" in coefficients(service, "latin1")
     headers = {"content-type": "text/csv; charset=iso-8859-1", "accept": JSON}

@@ -4,6 +4,7 @@ import json
 import sys
 from collections.abc import Iterator
 from enum import StrEnum
+from itertools import zip_longest
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias
 
@@ -14,13 +15,14 @@ from linserve._plans.predicting import VERSION_HEADER
 from linserve._steps import JSON, Answer, BytesBody, Call, segment
 from linserve.cli.completion import complete_selector
 from linserve.cli.options import NameOption, Options, in_document, options_of, with_options
-from linserve.cli.rows import json_rows
-from linserve.cli.session import Session, connected, split_selector, version_path
+from linserve.cli.rows import is_text, json_rows
+from linserve.cli.session import Session, connected, fail, split_selector, version_path
 from linserve.cli.sinks import RowsSink, sink_for
 from linserve.cli.uploads import STANDARD, Upload
 
 Selected: TypeAlias = tuple[str | None, str | None]  # the model and the version, as given
 _SHOWN_ROWS = 100  # Rows of predictions that are drawn on a terminal.
+_ROUNDING = 1e-9  # Largest difference of two predictions that rounding explains, relative to the sum of their parts.
 _BINARY = ("arrow", "parquet", "xlsx")
 
 
@@ -124,11 +126,12 @@ def _note(session: Session, answer: Answer, output: str) -> None:
             session.output.note(f"Predicted by {model}, version {version}.")
     missing = answer.headers.get("linserve-missing-rows", "0")
     if missing != "0":
-        session.output.note(f"Warning: {missing} row(s) have no prediction, because a value is missing.")
+        reasons = answer.headers.get("linserve-missing-reasons", "a value is missing, or a level is not known")
+        session.output.note(f"Warning: {missing} row(s) have no prediction: {reasons}.")
 
 
 def _explain(session: Session, selected: Selected, upload: Upload, options: dict[str, Any], output: str) -> None:
-    options = {**options, "missing": options["missing"] or "null"}  # as for tables
+    options = {"unknown": "null", **options, "missing": options["missing"] or "null"}  # as for tables
     model, version = selected
     model = model or session.default_model()
     schema = session.get(f"{version_path(session, model, version)}/schema")
@@ -138,16 +141,59 @@ def _explain(session: Session, selected: Selected, upload: Upload, options: dict
         document = {"instances": json_rows(upload, schema), "explain": True, **in_document(options)}
         body = BytesBody(json.dumps(document).encode())
     call = Call("POST", f"{_path(*selected)}/predict", headers={"accept": JSON}, body=body)
+    expected = _read_by_service(session, selected, upload, options) if is_text(upload) else None
+    answer = session.send(call)
+    result = answer.json()
+    if expected is not None:
+        _check_reading(result, expected, upload.name)
+    _note(session, answer, output)
     if output != STANDARD:
-        Path(output).write_bytes(session.send(call).content)
+        Path(output).write_bytes(answer.content)
         return
-    result = session.send(call).json()
     if session.output.json:
         session.output.document(result)
         return
     targets = [target["name"] for target in schema["targets"]]
     columns = ("row", "target", "column", "contribution")
     session.output.table(columns, _contributions(result, targets, schema["columns"]))
+
+
+def _read_by_service(session: Session, selected: Selected, upload: Upload, options: dict[str, Any]) -> list[Any]:
+    """Return the predictions for the rows as the service reads them from the file."""
+    path, headers = f"{_path(*selected)}/predict", {"accept": NDJSON}
+    content = session.send_upload(path, upload, options, headers=headers, proof=VERSION_HEADER).content
+    return [json.loads(line) for line in content.splitlines()]
+
+
+def _check_reading(result: dict[str, Any], expected: list[Any], name: str) -> None:
+    """Exit if an explained row has another prediction than the service has for the row of the file.
+
+    The service reads a file as a whole. For example, it decides by all cells whether 1.500 has a decimal point.
+    """
+    explained = zip(result["predictions"], result["contributions"], strict=True)
+    pairs = zip_longest(explained, expected)
+    for number, (row, prediction) in enumerate(pairs, 1):
+        if row is None or prediction is None or not _is_same(*row, result["baseline"], prediction):
+            fail(
+                f"Row {number} of {name} has a value that this command reads differently from the service, so its "
+                "explanation would be wrong. Send the rows as NDJSON or JSON."
+            )
+
+
+def _is_same(
+    predicted: dict[str, Any], contributions: dict[str, Any], baseline: dict[str, Any], expected: dict[str, Any]
+) -> bool:
+    """Return True if predictions by target are equal except for rounding errors of their parts."""
+    for target, value in predicted.items():
+        other = expected[target]
+        if value is None or other is None:
+            if value is not other:
+                return False
+            continue
+        parts = (value, baseline[target], *contributions[target].values())
+        if abs(value - other) > _ROUNDING * sum(map(abs, parts)):
+            return False
+    return True
 
 
 def _contributions(result: dict[str, Any], targets: list[str], columns: list[str]) -> Iterator[list[Any]]:

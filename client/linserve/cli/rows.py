@@ -5,7 +5,9 @@ import gzip
 import io
 import json
 import math
+import re
 from collections.abc import Collection
+from functools import lru_cache
 from typing import Any
 
 import typer
@@ -15,7 +17,13 @@ from linserve._steps import JSON
 from linserve.cli.uploads import Upload
 
 _TEXTS = (CSV, "text/plain", "text/tab-separated-values")
+_NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 _SEPARATORS = (",", ";", "\t", "|")
+
+
+def is_text(upload: Upload) -> bool:
+    """Return True for rows in a text without types, such as CSV."""
+    return upload.media_type in _TEXTS
 
 
 def json_rows(upload: Upload, schema: dict[str, Any]) -> list[Any]:
@@ -65,9 +73,18 @@ def _value(cell: str | None, feature: dict[str, Any]) -> Any:
         return None
     if feature["kind"] != "number":
         return cell
-    number = cell.strip().replace(feature["thousands"] or "\0", "").replace(feature["decimal"] or ".", ".")
-    try:
-        value = float(number)
-    except ValueError:
+    text = cell.strip()
+    if _grouped(feature["thousands"], feature["decimal"]).fullmatch(text):
+        text = text.replace(feature["thousands"] or "\0", "").replace(feature["decimal"], ".")
+    elif not _NUMBER.fullmatch(text):
         return cell
+    value = float(text)
     return value if math.isfinite(value) else cell
+
+
+@lru_cache
+def _grouped(thousands: str, decimal: str) -> re.Pattern[str]:
+    """Return the numbers with these signs, with separators after every three digits or without any."""
+    groups = rf"|[0-9]{{1,3}}(?:{re.escape(thousands)}[0-9]{{3}})+" if thousands else ""
+    point = re.escape(decimal)
+    return re.compile(rf"[+-]?(?:(?:[0-9]+{groups})(?:{point}[0-9]*)?|{point}[0-9]+)(?:[eE][+-]?[0-9]+)?")
