@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from mixed import publish
 from prometheus_client.parser import text_string_to_metric_families
-from service import INPUTS, MAX_SECONDS, Service, wait_for
+from service import INPUTS, MAX_SECONDS, NO_TLS, Service, wait_for
 from trained import model_of, version_of
 
 from app.registry.folder.publisher import FolderPublisher
@@ -124,7 +124,7 @@ class Follower:
     def __init__(self, service: Service, model: str = "crop-yield", last: str | None = None, **query: Any) -> None:
         self.events: queue.Queue[dict[str, Any] | None] = queue.Queue()
         headers = {"x-api-key": service.client.headers["x-api-key"]} | ({"last-event-id": last} if last else {})
-        self._client = httpx.Client(base_url=service.url, timeout=60, headers=headers)
+        self._client = httpx.Client(base_url=service.url, timeout=60, headers=headers, verify=NO_TLS)
         self._socket: socket.socket | None = None
         self._thread = threading.Thread(target=self._follow, args=(f"/models/{model}/events", query))
 
