@@ -1,5 +1,6 @@
 """A service whose uploads are in a bucket, which fails for a while."""
 
+import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -70,10 +71,16 @@ def test_a_training_gets_503_before_it_is_acknowledged(
 def test_a_job_that_was_acknowledged_outlasts_an_outage(
     service: Service, store: Store, proxy: buckets.FaultyProxy
 ) -> None:
+    wait_for(service.trainers)
+    (trainer,) = service.trainers()
+    os.kill(trainer, signal.SIGSTOP)  # so that the job does not end before the outage begins
     job_id = service.submit(**NOTEBOOK)
     proxy.set("throttle")
-    threading.Timer(10, proxy.set, ("ok",)).start()
+    outage = threading.Timer(10, proxy.set, ("ok",))
+    outage.start()
+    os.kill(trainer, signal.SIGCONT)
     assert service.end_of(job_id)["status"] == "succeeded"
+    outage.join()
     wait_for(lambda: not uploads(store))
 
 

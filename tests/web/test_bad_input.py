@@ -238,6 +238,7 @@ def test_cuda_is_refused_if_unavailable(service: Service, solver: dict[str, str]
     service.train(**NOTEBOOK, promote="never")  # by now the trainer has told of its devices
     if json.loads((service.state / "trainer.json").read_text())["cuda"]:
         pytest.skip("this machine has a CUDA device")
+    service.finish_jobs()
     before = state_of(service)
 
     answer = service.client.post("/train", json={**NOTEBOOK, "solver": solver})

@@ -3,6 +3,7 @@
 import asyncio
 import selectors
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, cast
 
@@ -116,6 +117,25 @@ def test_a_follower_sees_the_end_of_a_short_job_at_once(loop: _VirtualLoop) -> N
 
     assert at - began <= 0.41
     assert len(table.reads) == 2
+
+
+def test_the_version_of_a_job_is_looked_for_before_a_follower_sees_the_end(loop: _VirtualLoop) -> None:
+    class Promoting(_Table):
+        def job(self, job_id: str) -> Job:
+            job = super().job(job_id)
+            return replace(job, version=2, finished_at=datetime.now(UTC)) if job.status.ended else job
+
+    looked_for: list[str] = []
+    watcher = JobWatcher(cast("JobQueue", Promoting(loop, ends_after=3)), asyncio.Event(), looked_for.append)
+
+    async def follow() -> list[tuple[Status, list[str]]]:
+        known = await watcher.find("job")
+        return [(snapshot.job.status, [*looked_for]) async for snapshot in watcher.watch(known)]
+
+    *before, end = loop.run_until_complete(follow())
+
+    assert end == (Status.SUCCEEDED, ["m"])
+    assert {(status, *models) for status, models in before} == {(Status.RUNNING,)}
 
 
 def test_a_request_that_waits_is_answered_at_once_although_others_follow(loop: _VirtualLoop) -> None:

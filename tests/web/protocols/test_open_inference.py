@@ -271,7 +271,10 @@ def test_an_unknown_level_is_refused_or_has_the_effect_that_the_request_names(gu
     ]
     refused = post(guarded, f"{PENGUINS}/infer", {"inputs": inputs})
     assert refused.status_code == 400
-    assert refused.json() == {"error": 'Tensor "species", index 1: The level is not known.'}
+    assert refused.json() == {
+        "error": 'Tensor "species", index 1: The level is not known. Send a known level, or get null results with '
+        "`unknown=null`."
+    }
     as_null = infer(guarded, inputs, PENGUINS, parameters={"unknown": "null"})["mass"]
     assert np.isnan(as_null).ravel().tolist() == [False, True]
     assert np.isfinite(infer(guarded, inputs, PENGUINS, parameters={"unknown": "reference"})["mass"]).all()
@@ -521,6 +524,7 @@ BAD = {
     "a length of JSON that is not a number": Bad(400, "Inference-Header-Content-Length is not valid", [WHOLE], headers={LENGTH: "-5"}),
     "a length of JSON that is zero": Bad(400, "Inference-Header-Content-Length is not valid", [WHOLE], headers={LENGTH: "0"}),
     "a length of JSON that is too small": Bad(400, "not JSON", [WHOLE], headers={LENGTH: "20"}),
+    "a length of JSON that includes the tensors": Bad(400, "The body is not JSON", body=json.dumps({"inputs": of_size(48)}).encode() + bytes(48), headers={LENGTH: str(len(json.dumps({"inputs": of_size(48)})) + 48)}),
     "binary without the length of JSON": Bad(400, "the header Inference-Header-Content-Length is missing", body=json.dumps({"inputs": of_size(48)}).encode() + bytes(48)),
     "data and a size": Bad(400, "either `data` or `binary_data_size`", [{**WHOLE, "parameters": {"binary_data_size": 8}}], content=bytes(8)),
     "neither data nor a size": Bad(400, "either `data` or `binary_data_size`", [{"name": "any", "shape": [1, 3], "datatype": "FP64"}]),
