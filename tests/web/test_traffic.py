@@ -18,7 +18,7 @@ from threaded_service import ThreadedService
 from yields import publish_yields
 
 from app.errors import Conflict, StoreUnavailable
-from app.main import create_app
+from app.main import app as application
 from app.registry.folder.publisher import FolderPublisher
 from app.registry.splits import BUCKETS, KEY, POLL_SECONDS, Split, Splits, bucket_of
 from app.storage.folder_store import FolderStore
@@ -410,14 +410,13 @@ def test_the_fast_path_answers_unless_a_split_applies(tmp_path: Path, monkeypatc
     monkeypatch.setenv("LINSERVE_MODELS_DIR", str(copy_models(tmp_path)))
     monkeypatch.setenv("LINSERVE_STATE_DIR", str(tmp_path / "state"))
     monkeypatch.setenv("LINSERVE_TRAINER_MODE", "external")
-    app = create_app()
 
     async def answers(path: PredictFastPath) -> bool:
         await asyncio.sleep(0)  # The current version is looked up once per iteration of the event loop.
         return path.answer(json.dumps(ROW).encode(), b"1", time.perf_counter(), []) is not None
 
     async def check() -> None:
-        async with app.router.lifespan_context(app) as state:
+        async with application.router.lifespan_context(application) as state:
             assert state is not None
             path, splits = state["fast_paths"][b"/predict"], state["services"].splits
             assert await answers(path)
