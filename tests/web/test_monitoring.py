@@ -21,6 +21,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from service import INPUTS, MAX_SECONDS, Service, wait_for
 from trained import model_of, version_of
 
+from app.monitoring.wire import decode
 from app.registry.folder.publisher import FolderPublisher
 from app.web.model_gauges import GAUGES, MAX_NAMES
 
@@ -124,7 +125,7 @@ class Follower:
     def __init__(self, service: Service, model: str = "crop-yield", last: str | None = None, **query: Any) -> None:
         self.events: queue.Queue[dict[str, Any] | None] = queue.Queue()
         headers = {"x-api-key": service.client.headers["x-api-key"]} | ({"last-event-id": last} if last else {})
-        self._client = httpx.Client(base_url=service.url, timeout=60, headers=headers)
+        self._client = httpx.Client(base_url=service.url, timeout=MAX_SECONDS, headers=headers)
         self._socket: socket.socket | None = None
         self._thread = threading.Thread(target=self._follow, args=(f"/models/{model}/events", query))
 
@@ -279,25 +280,40 @@ def test_a_restart_keeps_what_was_served_and_streams_end_at_a_stop(own: Service)
     assert own.log.read_text().count("Traceback") == 0
 
 
+def written_rows(service: Service) -> int:
+    """Return the number of predicted rows in the files of all workers."""
+    count = 0
+    for path in service.state.rglob("*.msgpack"):
+        for buckets in decode(path.read_bytes()).versions.values():
+            count += sum(served.predicted for served in buckets.values())
+    return count
+
+
 @pytest.mark.slow
 def test_workers_are_summed_and_one_that_is_killed_loses_at_most_its_last_interval(tmp_path: Path) -> None:
     service = Service(tmp_path, workers=2, trainer_mode="external").start()
+    total = 60 * len(INPUTS)
+
+    def found() -> set[tuple[int, int]]:
+        """Return the numbers of summarised and of predicted rows that any worker knows, each on a new connection."""
+        seen = set()
+        for _ in range(5):
+            with httpx.Client(base_url=service.url, timeout=MAX_SECONDS) as client:
+                drift = client.get("/models/crop-yield/drift").json()
+                seen.add((drift["rows"], drift["predicted_rows"]))
+        return seen
+
     try:
         one, other = service.web_workers()
         for _ in range(60):
-            with httpx.Client(base_url=service.url) as client:  # any worker may answer
+            with httpx.Client(base_url=service.url, timeout=MAX_SECONDS) as client:  # any worker may answer
                 client.post("/predict", json={"instances": INPUTS})
-        wait_for(lambda: drift_of(service)["rows"] == 60 * len(INPUTS))
-        for _ in range(5):
-            with httpx.Client(base_url=service.url) as client:
-                found = client.get("/models/crop-yield/drift").json()
-                assert found["rows"] == found["predicted_rows"] == 60 * len(INPUTS)
+        wait_for(lambda: written_rows(service) == total)  # Each worker writes its own at its own time.
+        wait_for(lambda: found() == {(total, total)})
         os.kill(one, signal.SIGKILL)
         wait_for(lambda: len(service.web_workers()) == 2 and one not in service.web_workers())
 
-        for _ in range(5):
-            with httpx.Client(base_url=service.url) as client:
-                assert client.get("/models/crop-yield/drift").json()["rows"] == 60 * len(INPUTS)
+        assert found() == {(total, total)}
         assert other in service.web_workers()
     finally:
         service.stop()
