@@ -106,11 +106,14 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     running.stop()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def publishing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    """A running service for the tests of one file, which may publish versions but may not rely on existing ones."""
+    """One running service for the files whose tests publish versions. None relies on versions that it did not publish.
+
+    They may also train and promote versions of `crop-yield`, and find any of them current when they begin.
+    """
     from threaded_service import ThreadedService  # It loads the service, which most files do without.
 
-    running = ThreadedService(tmp_path_factory.mktemp("publishing"), trainer=True).start()
+    running = ThreadedService(tmp_path_factory.mktemp("publishing"), trainer=True, transfer_grace="600").start()
     yield running
     running.stop()

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
-from service import MAX_SECONDS, Service
+from service import MAX_SECONDS, NO_TLS, Service
 
 HTML = {"accept": "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"}
 KEYS = {"viewer": "predict", "trainer": "train", "ops": "admin"}  # The key of each is "key-of-" and its name.
@@ -40,7 +40,7 @@ def guarded_service(
 
 def browser_of(service: Service) -> httpx.Client:
     """Return a client that accepts HTML and keeps cookies. It does not follow redirects."""
-    return httpx.Client(base_url=service.url, headers=HTML, timeout=MAX_SECONDS)
+    return httpx.Client(base_url=service.url, headers=HTML, timeout=MAX_SECONDS, verify=NO_TLS)
 
 
 def token_in(page: httpx.Response) -> str:

@@ -15,7 +15,7 @@ from typing import Self, TextIO
 
 import httpx
 import pytest
-from service import MAX_SECONDS, ROOT, Service, wait_for
+from service import MAX_SECONDS, NO_TLS, ROOT, Service, wait_for
 from uvicorn import Config, Server
 
 from app.main import create_app
@@ -78,7 +78,7 @@ class ThreadedService(Service):
         sys.excepthook, threading.excepthook = hooks
         logging.captureWarnings(capture=False)
         assert self._server.started
-        self.client = httpx.Client(base_url=self.url, timeout=MAX_SECONDS)
+        self.client = httpx.Client(base_url=self.url, timeout=MAX_SECONDS, verify=NO_TLS)
         assert self.client.get(probe).status_code == httpx.codes.OK
         if self._has_trainer:
             with self.log.open("ab") as log:

@@ -17,6 +17,7 @@ MAX_COMPARED = 200  # Names of similar length that are compared with a name.
 MAX_PRESENT = 500  # Names of an object that are inspected.
 
 UNKNOWN_LEVEL = "The level is not known."  # First sentence of a message that goes on to repeat the level.
+NULL_RESULTS = "or get null results with `unknown=null`."  # End of such a message for a prediction.
 
 _RULE = f"Expected a name of 1 to {MAX_NAME_LENGTH} printable characters."
 
@@ -90,7 +91,9 @@ def listed(names: Sequence[str]) -> str:
 
 def without_level(message: str) -> str:
     """Return the message of one fault as the message of the whole error has it, which is logged: without a level."""
-    return UNKNOWN_LEVEL if message.startswith(UNKNOWN_LEVEL) else message
+    if not message.startswith(UNKNOWN_LEVEL):
+        return message
+    return f"{UNKNOWN_LEVEL} Send a known level, {NULL_RESULTS}" if NULL_RESULTS in message else UNKNOWN_LEVEL
 
 
 def invisible_character(name: str) -> str | None:

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from app.data.batch import Array, Columns, Source
+from app.data.columns.dialect import with_thousands
 from app.data.columns.encoder import Notes
 from app.data.columns.options import ReadingOptions
 from app.data.columns.schema import Column, Dialect
@@ -62,7 +63,7 @@ def outcomes_of_file(
 ) -> Iterator[OutcomeBatch]:
     """Yield the rows of a file. Raises InvalidInput with the places of faults."""
     with explained(content, table_format):
-        dialect = table_format.dialect(content, reading, known)
+        dialect = table_format.dialect(content, with_thousands(reading, columns.targets), known)
     with explained(content, table_format, dialect):
         lines = table_format.first_lines(content)
         present = [*lines] or table_format.column_names(content, dialect)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from app.data.batch import Columns, RowBatch, Source, row_error, split_wide, wide_batch_bytes
+from app.data.columns.dialect import with_thousands
 from app.data.columns.encoder import Notes
 from app.data.columns.options import ReadingOptions
 from app.data.columns.schema import Column, TableSchema
@@ -83,7 +84,8 @@ class TableRows:
         known, reading = self.version.table.dialect, self.options.reading
         with explained(self.content, self.table_format):
             self.reserve(self.table_format.metadata_bytes(self.content))
-            self.dialect = self.table_format.dialect(self.content, reading, known)
+            signs = with_thousands(reading, self.options.columns(self.version.table))
+            self.dialect = self.table_format.dialect(self.content, signs, known)
         is_untyped, is_text = self.table_format.has_untyped_text, self.table_format.is_text
         decimals = {known.decimal: self.dialect.decimal} if is_untyped else {}
         self._columns = [

@@ -11,6 +11,8 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from app.data.batch import Source
+from app.data.columns.dialect import with_thousands
+from app.data.columns.options import ReadingOptions
 from app.data.columns.schema import PLAIN, Dialect, LeftOut, TableSchema
 from app.data.content import explained
 from app.data.formats import BY_NAME
@@ -95,6 +97,12 @@ def known_dialect(request: TrainingRequest, current: Version | None) -> Dialect 
     """
     schema = known_schema(request, current)
     return None if schema is None or schema.dialect == PLAIN else schema.dialect
+
+
+def known_signs(request: TrainingRequest, current: Version | None) -> ReadingOptions:
+    """Return the options of reading, with the points between thousands that the current version's columns have."""
+    schema = known_schema(request, current)
+    return request.reading if schema is None else with_thousands(request.reading, (*schema.features, *schema.targets))
 
 
 def left_out_before(request: TrainingRequest, current: Version | None) -> frozenset[str]:

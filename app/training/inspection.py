@@ -12,7 +12,14 @@ from app.data.formats.file_set import known_format
 from app.data.names import listed, missing_columns, shown
 from app.errors import InvalidInput
 from app.registry.version_file import Version
-from app.training.columns import check_named, check_usable, checked_features, known_dialect, left_out_before
+from app.training.columns import (
+    check_named,
+    check_usable,
+    checked_features,
+    known_dialect,
+    known_signs,
+    left_out_before,
+)
 from app.training.planner import check_dropped, index_left_out, index_warnings, left_out
 from app.training.request import TrainingRequest
 from app.training.table import TableReader, with_kinds_of
@@ -67,7 +74,7 @@ def _with_columns(
     """Return the request with the columns of the file, the late lines of NDJSON, and the index columns."""
     table_format, late = known_format(draft.format, source), {}
     with explained(source, table_format):
-        dialect = table_format.dialect(source, draft.reading, known_dialect(draft, version))
+        dialect = table_format.dialect(source, known_signs(draft, version), known_dialect(draft, version))
     with explained(source, table_format, dialect):
         header = table_format.column_names(source, dialect)
         if table_format.names_in_rows:

@@ -20,6 +20,7 @@ from app.training.columns import (
     checked_features,
     current_version,
     known_dialect,
+    known_signs,
     left_out_before,
     ordered_features,
     with_columns,
@@ -55,7 +56,7 @@ def plan_file(draft: TrainingRequest, source: Source, registry: ModelReader, max
     table_format = known_format(draft.format, source)
     current = current_version(registry, draft.model, draft.mode)
     with explained(source, table_format):
-        dialect = table_format.dialect(source, draft.reading, known_dialect(draft, current))
+        dialect = table_format.dialect(source, known_signs(draft, current), known_dialect(draft, current))
     with in_files(source, table_format.first_row(dialect)), explained(source, table_format, dialect):
         header = table_format.column_names(source, dialect)
         index = index_left_out(header, table_format.index_columns(source), draft, current)

@@ -6,6 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from app.data.batch import CellBatch, Columns, FileSet, Source
+from app.data.columns.dialect import with_thousands
 from app.data.columns.options import ColumnOptions, ReadingOptions
 from app.data.columns.plan import Inferred, ProfileParts, contradicts, plan_schema
 from app.data.columns.profile import TableProfile
@@ -84,8 +85,11 @@ class TableReader:
 
     def _plan(self, table_format: TableFormat, current: TableSchema | None, known: Dialect | None) -> Inferred:
         request, source = self._request, self._source
+        signs = request.reading
+        if current is not None:
+            signs = with_thousands(signs, (*current.features, *current.targets))
         with explained(source, table_format):
-            dialect = table_format.dialect(source, request.reading, known)
+            dialect = table_format.dialect(source, signs, known)
         features = request.features if request.named else None
         options = request.reading
         if (

@@ -1,8 +1,10 @@
 """Receivers of responses that are not kept in memory: a file, or server-sent events."""
 
 import contextlib
+import errno
 import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any, TypeAlias
@@ -11,20 +13,27 @@ Output: TypeAlias = str | os.PathLike[str] | IO[bytes]
 
 
 class FileSink:
-    """Writes a response to a path, which has the new content only once all of it has arrived."""
+    """Writes a response to a path, which has the new content only once all of it has arrived.
+
+    The file keeps its permissions. If the path is a link, it stays one, and its target gets the content.
+    """
 
     restartable = True
 
     def __init__(self, path: Path) -> None:
-        self._path = path
-        self._temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+        self._path = Path(os.path.realpath(path))
+        self._temporary = self._path.with_name(f".{self._path.name}.{os.getpid()}.part")
         self._file: IO[bytes] | None = None
 
     def start(self) -> None:
         if self._file is not None:
             self._file.close()
+        if self._path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(self._path))
         try:
             self._file = self._temporary.open("wb")
+            if self._path.exists():
+                shutil.copymode(self._path, self._temporary)
         except OSError as error:
             raise type(error)(error.errno, error.strerror, str(self._path)) from None
 
@@ -36,12 +45,36 @@ class FileSink:
     def close(self, *, succeeded: bool) -> None:
         if self._file is None:
             return
-        self._file.close()
-        if succeeded:
-            self._temporary.replace(self._path)
-        else:
+        try:
+            self._file.close()
+            if succeeded:
+                self._temporary.replace(self._path)
+        finally:
             with contextlib.suppress(FileNotFoundError):
                 self._temporary.unlink()
+
+
+class DeviceSink:
+    """Writes a response to a device or a named pipe, which a file may not replace."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file: IO[bytes] | None = None
+
+    @property
+    def restartable(self) -> bool:
+        return self._file is None
+
+    def start(self) -> None: ...
+
+    def feed(self, chunk: bytes) -> bool:
+        self._file = self._file or self._path.open("wb")
+        self._file.write(chunk)
+        return False
+
+    def close(self, *, succeeded: bool) -> None:  # noqa: ARG002 - what is written stays
+        if self._file is not None:
+            self._file.close()
 
 
 class StreamSink:
@@ -68,9 +101,13 @@ class StreamSink:
             self._file.flush()
 
 
-def sink_of(output: Output) -> FileSink | StreamSink:
+def sink_of(output: Output) -> FileSink | DeviceSink | StreamSink:
     """Return the sink for a path or an open file."""
-    return FileSink(Path(output)) if isinstance(output, str | os.PathLike) else StreamSink(output)
+    if not isinstance(output, str | os.PathLike):
+        return StreamSink(output)
+    path = Path(output)
+    is_replaceable = path.is_file() or path.is_dir() or not path.exists()
+    return FileSink(path) if is_replaceable else DeviceSink(path)
 
 
 class EventSink:

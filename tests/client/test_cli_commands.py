@@ -245,6 +245,7 @@ def test_an_explanation_is_of_the_numbers_that_the_service_reads(command: Comman
         return explained
 
     assert predictions("1.000,5") == pytest.approx([2001], abs=5)
+    assert predictions("1.500") == pytest.approx([3000], abs=5)
     assert predictions("1.5", "20.25") == pytest.approx([4, 41], abs=5)
     ended = command("predict", "-", "--model", "grouped", "--explain", stdin=b"size;kind\n1.500;a\n1.5;a\n")
     assert (ended.status, ended.output) == (1, b"")

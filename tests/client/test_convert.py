@@ -233,6 +233,19 @@ def test_unknown_categories_that_an_encoder_ignores_are_announced(client: Client
     assert math.isnan(client.predict(unknown, model="unknown")["y"][0])
 
 
+@pytest.mark.parametrize("scaler", [StandardScaler(), MinMaxScaler()], ids=str)
+def test_lost_digits_of_products_of_columns_far_from_0_are_announced(client: Client, scaler: Any) -> None:
+    rows = NUMBERS + 5e3
+    pipeline = make_pipeline(scaler, PolynomialFeatures(3), linear.Ridge()).fit(rows, Y)
+
+    with pytest.warns(UserWarning, match="may differ from those of the pipeline by about .* of their range") as caught:
+        card = client.import_model(pipeline, "far")
+    (loss,) = re.findall(r"by about (\S+) of", str(caught[0].message))
+    predicted = client.predict(rows, model="far", version=card["version"])["y"]
+    error = float(np.abs(predicted - pipeline.predict(rows)).max())
+    assert 1e-9 < error < 100 * float(loss) * float(np.ptp(Y))
+
+
 def test_names_are_needed_if_the_estimator_has_none(client: Client) -> None:
     fitted = linear.LinearRegression().fit(NUMBERS.to_numpy(), Y)
 
@@ -323,6 +336,10 @@ REFUSED: list[tuple[Callable[[], Any], str]] = [
             linear.Ridge(),
         ).fit(TABLE.assign(region=TABLE["region"].astype(object).where(TABLE.index % 5 != 0, None)), Y),
         "'region' is encoded twice, and its gaps are a category of only one",
+    ),
+    (
+        lambda: make_pipeline(StandardScaler(), PolynomialFeatures(3), linear.Ridge()).fit(NUMBERS + 1e9, Y),
+        "the values of .*'age' are far from 0 compared with their spread, and a scaler subtracts their mean",
     ),
     (lambda: sm.GLM(Y, NUMBERS).fit(), "GLM cannot be imported"),
     (lambda: sm.OLS(Y2, NUMBERS).fit(), "OLS with several targets"),

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.data.batch import Columns
-from app.data.columns.dialect import SEPARATORS
+from app.data.columns.dialect import SEPARATORS, with_thousands
 from app.data.columns.options import ColumnOptions, ReadingOptions
-from app.data.columns.schema import PLAIN, Dialect
+from app.data.columns.schema import PLAIN, Column, Dialect
 from app.data.formats import csv as csv_format
 from app.data.formats.csv import CSV
 from app.errors import InvalidInput
@@ -124,6 +124,33 @@ def test_commas_that_can_be_read_in_two_ways_are_refused_with_the_options() -> N
     assert guessed(text, ReadingOptions(columns={"a": ColumnOptions(thousands=",")})).decimal == "."
     assert guessed(text, known=Dialect(sep=";", decimal=",")).decimal == ","
     assert guessed("a;b\n1.234,5;2\n1.234;2\n", ReadingOptions(thousands=".")).decimal == ","
+
+
+@pytest.mark.parametrize(
+    ("text", "decimal"),
+    [
+        ("a;b\n1.500;2\n", ","),
+        ("a;b\n1.500;2,5\n", ","),
+        ("a;b\n1.500;2.5\n", "."),
+        ("a;b\n1.5;2\n", "."),
+        ("a;b\n1500;2\n", ","),
+    ],
+)
+def test_points_between_thousands_of_a_model_are_no_decimal_points(text: str, decimal: str) -> None:
+    known = Dialect(sep=";", decimal=",")
+    options = with_thousands(ReadingOptions(), [Column("a", decimal=",", thousands="."), Column("b", decimal=",")])
+    assert guessed(text, options, known).decimal == decimal
+
+
+def test_options_for_the_signs_of_numbers_replace_those_of_the_model() -> None:
+    columns = [Column("a", decimal=",", thousands=".")]
+    for options in (
+        ReadingOptions(decimal="."),
+        ReadingOptions(thousands=" "),
+        ReadingOptions(columns={"a": ColumnOptions(decimal=".")}),
+    ):
+        assert with_thousands(options, columns) == options
+        assert guessed("a;b\n1.500;2\n", options, Dialect(sep=";", decimal=",")).decimal == "."
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "windows-1252", "iso-8859-1"])

@@ -4,7 +4,6 @@ import asyncio
 import hashlib
 import io
 import tracemalloc
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -48,17 +47,15 @@ LABELLED = table(2)
 
 
 @pytest.fixture(scope="module")
-def shops(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+def shops(publishing: Service) -> Service:
     """A service with a model of which version 1 has both features, and version 2 only the number."""
-    running = ThreadedService(tmp_path_factory.mktemp("shops"), trainer=True).start()
     for columns in (["size", "region", "sales"], ["size", "sales"]):
         body = written(table(1).select(columns), "csv")
         query = {"model": "shops", "targets": "sales", "schema": "infer"}
         headers = {"content-type": CSV, "prefer": "wait=60"}
-        job = running.ended_job(running.client.post("/train", params=query, content=body, headers=headers))
+        job = publishing.ended_job(publishing.client.post("/train", params=query, content=body, headers=headers))
         assert job["status"] == "succeeded", job
-    yield running
-    running.stop()
+    return publishing
 
 
 def evaluate(service: Service, rows: pa.Table | str | bytes, **query: Any) -> httpx.Response:

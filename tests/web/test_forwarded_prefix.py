@@ -6,7 +6,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from service import NOTEBOOK, Service
+from service import NO_TLS, NOTEBOOK, Service
 from sign_in import HTML, KEYS, key_of, sign_in, write_keys
 from stripping_proxy import stripping_proxy
 from threaded_service import ThreadedService
@@ -32,7 +32,7 @@ def outside(guarded: Service) -> Iterator[str]:
 
 
 def test_locations_and_documents_have_the_prefix(guarded: Service, outside: str) -> None:
-    with httpx.Client(headers=OPERATOR, timeout=60) as client:
+    with httpx.Client(headers=OPERATOR, timeout=60, verify=NO_TLS) as client:
         accepted = client.post(f"{outside}/train", json=NOTEBOOK)
         assert accepted.headers["location"] == f"/team/ml/jobs/{accepted.json()['id']}"
         job = client.get(httpx.URL(outside).join(accepted.headers["location"]))
@@ -52,7 +52,7 @@ def test_locations_and_documents_have_the_prefix(guarded: Service, outside: str)
 
 
 def test_pages_forms_files_and_cookies_have_the_prefix(outside: str) -> None:
-    with httpx.Client(base_url=f"{outside}/", headers=HTML, timeout=60) as client:
+    with httpx.Client(base_url=f"{outside}/", headers=HTML, timeout=60, verify=NO_TLS) as client:
         signed_in = sign_in(client, "ops", "/train")
         assert (signed_in.status_code, signed_in.headers["location"]) == (303, "/team/ml/train")
         assert {cookie.path for cookie in client.cookies.jar} == {"/team/ml"}

@@ -4,7 +4,6 @@ import base64
 import hashlib
 import json
 import socket
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
@@ -25,11 +24,9 @@ KEY = {"content-type": "application/json", "idempotency-key": "harvest"}
 ENDLESS = {"kind": "gradient_descent", "epochs": 10_000_000, "learning_rate": 1e-9}
 
 
-@pytest.fixture(scope="module")
-def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    running = ThreadedService(tmp_path_factory.mktemp("jobs"), trainer=True, transfer_grace="600").start()
-    yield running
-    running.stop()
+@pytest.fixture
+def own(publishing: Service) -> Service:
+    return publishing
 
 
 def test_a_key_is_free_again_after_its_request_was_interrupted(own: Service) -> None:

@@ -1,6 +1,5 @@
 """A model is deleted with its versions and its jobs; models without a current version are listed, and deleted too."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import httpx
@@ -14,11 +13,9 @@ NAMES: dict[str, Any] = {"feature_names": ["temp", "rainfall", "humidity"], "tar
 NO_CURRENT = "no current version; promote one"
 
 
-@pytest.fixture(scope="module")
-def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    running = ThreadedService(tmp_path_factory.mktemp("deletion"), trainer=True).start()
-    yield running
-    running.stop()
+@pytest.fixture
+def own(publishing: Service) -> Service:
+    return publishing
 
 
 def delete(service: Service, model: str, condition: str | None = "*", **query: str) -> httpx.Response:

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from mixed import publish
 from prometheus_client.parser import text_string_to_metric_families
-from service import INPUTS, MAX_SECONDS, Service, wait_for
+from service import INPUTS, MAX_SECONDS, NO_TLS, Service, wait_for
 from trained import model_of, version_of
 
 from app.monitoring.wire import decode
@@ -125,7 +125,7 @@ class Follower:
     def __init__(self, service: Service, model: str = "crop-yield", last: str | None = None, **query: Any) -> None:
         self.events: queue.Queue[dict[str, Any] | None] = queue.Queue()
         headers = {"x-api-key": service.client.headers["x-api-key"]} | ({"last-event-id": last} if last else {})
-        self._client = httpx.Client(base_url=service.url, timeout=MAX_SECONDS, headers=headers)
+        self._client = httpx.Client(base_url=service.url, timeout=MAX_SECONDS, headers=headers, verify=NO_TLS)
         self._socket: socket.socket | None = None
         self._thread = threading.Thread(target=self._follow, args=(f"/models/{model}/events", query))
 
@@ -294,11 +294,14 @@ def test_workers_are_summed_and_one_that_is_killed_loses_at_most_its_last_interv
     service = Service(tmp_path, workers=2, trainer_mode="external").start()
     total = 60 * len(INPUTS)
 
+    def any_worker() -> httpx.Client:
+        return httpx.Client(base_url=service.url, timeout=MAX_SECONDS, verify=NO_TLS)  # a new connection
+
     def found() -> set[tuple[int, int]]:
-        """Return the numbers of summarised and of predicted rows that any worker knows, each on a new connection."""
+        """Return the numbers of summarised and of predicted rows that workers know."""
         seen = set()
         for _ in range(5):
-            with httpx.Client(base_url=service.url, timeout=MAX_SECONDS) as client:
+            with any_worker() as client:
                 drift = client.get("/models/crop-yield/drift").json()
                 seen.add((drift["rows"], drift["predicted_rows"]))
         return seen
@@ -306,7 +309,7 @@ def test_workers_are_summed_and_one_that_is_killed_loses_at_most_its_last_interv
     try:
         one, other = service.web_workers()
         for _ in range(60):
-            with httpx.Client(base_url=service.url, timeout=MAX_SECONDS) as client:  # any worker may answer
+            with any_worker() as client:
                 client.post("/predict", json={"instances": INPUTS})
         wait_for(lambda: written_rows(service) == total)  # Each worker writes its own at its own time.
         wait_for(lambda: found() == {(total, total)})

@@ -1,29 +1,20 @@
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 from service import INPUTS, MODELS, NOTEBOOK, TARGETS, Service, wait_for
-from threaded_service import ThreadedService
 
 WEIGHTS = [[0.9887, -0.6828, -0.3289], [-0.0954, -0.1854, -0.6360]]
 INTERCEPT = [1.0996, 0.1550]
 
 
-@pytest.fixture(scope="module")
-def changed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    running = ThreadedService(tmp_path_factory.mktemp("train"), trainer=True).start()
-    yield running
-    running.stop()
-
-
 @pytest.fixture
-def own(changed: Service) -> Service:
+def own(publishing: Service) -> Service:
     """A service whose models a test may change. The shipped version is current again."""
-    answer = changed.client.put("/models/crop-yield/current", json={"version": 1})
+    answer = publishing.client.put("/models/crop-yield/current", json={"version": 1})
     assert answer.status_code == httpx.codes.OK
-    return changed
+    return publishing
 
 
 def descent(**solver: Any) -> dict[str, Any]:

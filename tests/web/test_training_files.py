@@ -120,7 +120,7 @@ def test_a_large_compressed_body_is_decompressed_to_the_last_byte(service: Servi
     assert answer.json()["progress"]["rows"] == 40_000, answer.text
 
 
-@pytest.mark.parametrize(("encoding", "size"), [("gzip", 50_000_000), ("zstd", 500_000_000)])
+@pytest.mark.parametrize(("encoding", "size"), [("gzip", 50_000_000), ("zstd", 50_000_000)])
 def test_a_compressed_body_is_refused_when_it_exceeds_the_decompressed_limit(
     service: Service, encoding: str, size: int
 ) -> None:

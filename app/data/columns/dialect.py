@@ -4,13 +4,13 @@ import contextlib
 import csv
 import io
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
 from typing import NamedTuple, get_args
 
-from app.data.columns.options import Decimal, Header, ReadingOptions, Separator
-from app.data.columns.schema import PLAIN, Dialect
+from app.data.columns.options import ColumnOptions, Decimal, Header, ReadingOptions, Separator
+from app.data.columns.schema import PLAIN, Column, Dialect
 from app.data.columns.text_rows import last_row_end, row_start, skipped, without_quoted, without_spaces
 from app.data.names import shown
 from app.errors import FieldError, InvalidInput
@@ -25,6 +25,7 @@ _NUMBER = re.compile(r"[+-]?(?:[0-9]+[.,]?[0-9]*|[.,][0-9]+)(?:[eE][+-]?[0-9]+)?
 _WITH_POINT = re.compile(r"[+-]?[0-9]*\.[0-9]*(?:[eE][+-]?[0-9]+)?")
 _WITH_COMMA = re.compile(r"[+-]?[0-9]*,[0-9]*(?:[eE][+-]?[0-9]+)?|[+-]?[0-9]{1,3}(?:\.[0-9]{3})+,[0-9]+")
 _GROUPED = re.compile(r"[+-]?[1-9][0-9]{0,2}(?:,[0-9]{3})+")
+_GROUPED_BY_POINTS = re.compile(r"[+-]?[0-9]{1,3}(?:\.[0-9]{3})+")
 
 
 def sniff(text: bytes, options: ReadingOptions, known: Dialect | None = None) -> Dialect:
@@ -50,6 +51,21 @@ def sniff(text: bytes, options: ReadingOptions, known: Dialect | None = None) ->
     form = form or _Form(spaces=shape.has_spaces)
     dialect = Dialect(sep=shape.sep, header=header, skip=skip, **form._asdict())
     return replace(dialect, decimal=_decimal(rest, dialect, options, known))
+
+
+def with_thousands(options: ReadingOptions, columns: Iterable[Column]) -> ReadingOptions:
+    """Return the options with the points between thousands of a model's columns, unless the options have such signs.
+
+    A number such as 1.500 is then no sign of a decimal point.
+    """
+    if options.decimal is not None or options.thousands is not None:
+        return options
+    grouped = {
+        column.name: replace(options.columns.get(column.name, ColumnOptions()), thousands=".")
+        for column in columns
+        if column.thousands == "." and not _has_own_signs(options, column.name)
+    }
+    return replace(options, columns={**options.columns, **grouped}) if grouped else options
 
 
 def _named_separator(text: bytes) -> Separator | None:
@@ -245,6 +261,7 @@ def _first_numbers(text: bytes, dialect: Dialect, options: ReadingOptions) -> di
     first: dict[str, tuple[int, str]] = {}
     names: Sequence[str] = ()
     last = "point" if b"." in text else "comma"  # The search ends at the first number of this kind.
+    has_groups = any(own.thousands == "." for own in options.columns.values())
     for row, cells in enumerate(_readable_cells(text, dialect.sep), dialect.skip + 1):
         if last in first:
             break
@@ -255,6 +272,8 @@ def _first_numbers(text: bytes, dialect: Dialect, options: ReadingOptions) -> di
                 continue
         for name, cell in zip(names, cells, strict=False):
             kind = _kind_of_number(cell)
+            if kind == "point" and has_groups and _GROUPED_BY_POINTS.fullmatch(cell.strip()):
+                continue
             if kind and kind not in first and not (kind == "ambiguous" and _has_own_signs(options, name)):
                 first[kind] = row, name
     return first

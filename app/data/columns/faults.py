@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from app.data.batch import NOT_FINITE
 from app.data.columns.schema import Column
-from app.data.names import UNKNOWN_LEVEL, shown
+from app.data.names import NULL_RESULTS, UNKNOWN_LEVEL, shown
 
 MAX_LEVELS = 20  # known levels in a message
 
@@ -43,8 +43,8 @@ def type_fault(column: Column, type_name: str) -> str:
 def level_fault(column: Column, level: str) -> str:
     """Return the message for a level that the model does not know. Only its first sentence may be logged."""
     return (
-        f"{UNKNOWN_LEVEL} Received {shown(level)}. Known levels: {_levels(column.levels)}. Send one of them, or get "
-        "null results with `unknown=null`."
+        f"{UNKNOWN_LEVEL} Received {shown(level)}. Known levels: {_levels(column.levels)}. Send one of them, "
+        f"{NULL_RESULTS}"
     )
 
 

@@ -39,6 +39,7 @@ class Inference:
     def __init__(self, request: Request, body: bytes) -> None:
         """Raises MalformedBody if the length of the JSON is not valid."""
         self._json, self._binary = _split(request, body)
+        self._has_length = HEADER_LENGTH in request.headers
         self._memory = get_memory(request)
         self._payload: InferenceRequest | None = None
         self._names: Sequence[str] = ()  # Names of the results.
@@ -117,7 +118,7 @@ class Inference:
             try:
                 self._payload = bodies.decode(InferenceRequest, self._json)
             except MalformedBody:
-                if not self._binary and b'"binary_data_size"' in self._json:
+                if not self._has_length and b'"binary_data_size"' in self._json:
                     raise _without_length() from None
                 raise
         return self._payload

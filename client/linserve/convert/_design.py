@@ -4,6 +4,8 @@ Scaling, encoding and multiplying columns turns polynomials into polynomials. So
 is one polynomial of the features. Its terms and coefficients are what Linserve serves.
 """
 
+import math
+import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
@@ -29,6 +31,9 @@ class Atom:
 Monomial: TypeAlias = tuple[tuple[Atom, int], ...]  # atoms with powers, sorted
 Polynomial: TypeAlias = dict[Monomial, float]
 ONE: Monomial = ()
+# Rounding errors of the sum of products, relative to the size of the predictions, above which the user is warned or
+# the model is refused.
+_NOTED_LOSS, _REFUSED_LOSS = 1e-8, 1e-4
 
 
 def value_of(atom: Atom) -> Polynomial:
@@ -70,6 +75,7 @@ class Feature:
     levels: list[str] = field(default_factory=list)  # the reference level first
     fill: float | str | None = None
     has_missing_level: bool = False
+    typical: float = 0.0  # an absolute value in the middle of the training rows; 0 if no transformer knows one
 
     def use_as(self, kind: str) -> None:
         """Set the kind. Raises NotConvertible if it has another one."""
@@ -128,6 +134,7 @@ class Design:
         """Return the fields of a model with coefficients (k, p) over p columns."""
         columns = [self._without_references(column) for column in columns]
         self._use_numbers(columns)
+        self._check_digits(columns, coefficients)
         used = [index for index, feature in enumerate(self.features) if feature.kind]
         plain = [((atom, 1),) for index in used for atom in self.features[index].columns(index)]
         present = {monomial for column in columns for monomial in column}
@@ -145,6 +152,51 @@ class Design:
         if others:
             fields["terms"] = [self._term(monomial) for monomial in monomials]
         return fields
+
+    def note_scale(self, column: Polynomial) -> None:
+        """Note the typical value of a feature for which a scaled column is about 0 or 1."""
+        others = [monomial for monomial in column if monomial != ONE]
+        if len(others) != 1 or len(others[0]) != 1 or not column[others[0]]:
+            return
+        ((atom, power),) = others[0]
+        if power == 1 and not atom.is_level:
+            feature = self.features[atom.feature]
+            feature.typical = max(feature.typical, (abs(column.get(ONE, 0.0)) + 1.0) / abs(column[others[0]]))
+
+    def _check_digits(self, columns: Sequence[Polynomial], coefficients: Array) -> None:
+        """Raise NotConvertible, or warn, if the sum of products that replaces scaled columns cancels too many digits.
+
+        For example, ((x - 1e9) / 1)^3 has the products x^3, 1e9 x^2 and so on, which are about 1e27.
+        """
+        sizes = np.array(
+            [sum(abs(c) * self._typical(monomial) for monomial, c in column.items()) for column in columns]
+        )
+        weights = np.abs(coefficients)
+        with np.errstate(all="ignore"):
+            losses = np.finfo(float).eps * np.nan_to_num((weights @ sizes) / weights.sum(axis=1))
+        loss = float(losses.max(initial=0.0))
+        if loss < _NOTED_LOSS:
+            return
+        worst = columns[int(np.argmax(weights[int(losses.argmax())] * sizes))]
+        factors = max(worst, key=lambda monomial: abs(worst[monomial]) * self._typical(monomial))
+        names = " and ".join(repr(self.features[atom.feature].name) for atom, _ in factors)
+        reason = f"the values of {names} are far from 0 compared with their spread, and a scaler subtracts their mean"
+        if loss > _REFUSED_LOSS:
+            raise NotConvertible(
+                f"The pipeline cannot be imported, because {reason}. The sum of products that Linserve computes "
+                "instead would lose its digits. Subtract a constant before you fit and before you predict."
+            )
+        warnings.warn(
+            f"Predictions of the imported version may differ from those of the pipeline by about {loss:.0e} of their "
+            f"range, because {reason}.",
+            stacklevel=2,
+        )
+
+    def _typical(self, monomial: Monomial) -> float:
+        """Return a typical absolute value of a product; 0 if no transformer knows one."""
+        return math.prod(
+            1.0 if atom.is_level else self.features[atom.feature].typical ** power for atom, power in monomial
+        )
 
     def _without_references(self, column: Polynomial) -> Polynomial:
         """Return the column without the reference levels: each is 1 minus the others."""

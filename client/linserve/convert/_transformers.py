@@ -74,21 +74,26 @@ def _function_transformer(step: Any, columns: Columns, design: Design) -> Column
     return columns
 
 
-def _standard_scaler(step: Any, columns: Columns, design: Design) -> Columns:  # noqa: ARG001 - as all of them
+def _standard_scaler(step: Any, columns: Columns, design: Design) -> Columns:
     scale = np.ones(len(columns)) if step.scale_ is None else step.scale_
     mean = np.zeros(len(columns)) if step.mean_ is None or not step.with_mean else step.mean_
-    return [
-        affine(column, 1.0 / float(s), -float(m) / float(s)) for column, s, m in zip(columns, scale, mean, strict=True)
-    ]
+    return _scaled(columns, 1.0 / np.asarray(scale), -np.asarray(mean) / scale, design)
 
 
-def _min_max_scaler(step: Any, columns: Columns, design: Design) -> Columns:  # noqa: ARG001 - as all of them
+def _min_max_scaler(step: Any, columns: Columns, design: Design) -> Columns:
     if step.clip:
         raise NotConvertible("The step MinMaxScaler(clip=True) cannot be imported, because a linear model cannot clip.")
-    return [
-        affine(column, float(scale), float(least))
-        for column, scale, least in zip(columns, step.scale_, step.min_, strict=True)
+    return _scaled(columns, step.scale_, step.min_, design)
+
+
+def _scaled(columns: Columns, factors: Any, constants: Any, design: Design) -> Columns:
+    made = [
+        affine(column, float(factor), float(constant))
+        for column, factor, constant in zip(columns, factors, constants, strict=True)
     ]
+    for column in made:
+        design.note_scale(column)
+    return made
 
 
 def _simple_imputer(step: Any, columns: Columns, design: Design) -> Columns:

@@ -202,18 +202,17 @@ def test_the_numbers_are_those_of_the_own_format(doors: Service, door: Request, 
     assert door.read(answer) == expected
 
 
-@pytest.mark.parametrize("encoding", ["gzip", "x-gzip", "X-GZip"])
 @pytest.mark.parametrize("door", DOORS.values(), ids=DOORS)
-def test_gzip_may_have_its_older_name(doors: Service, door: Request, encoding: str) -> None:
-    compressed = door._replace(
-        content=gzip.compress(door.content.replace(b'"{}"', b'"birds"')),
-        headers={**door.headers, "content-encoding": encoding},
-    )
+def test_gzip_may_have_its_older_name(doors: Service, door: Request) -> None:
+    expected = door.read(send(doors, door, "birds"))
+    content = gzip.compress(door.content.replace(b'"{}"', b'"birds"'))
+    for encoding in ("gzip", "x-gzip", "X-GZip"):
+        compressed = door._replace(content=content, headers={**door.headers, "content-encoding": encoding})
 
-    answer = send(doors, compressed, "birds")
+        answer = send(doors, compressed, "birds")
 
-    assert answer.status_code == OK, answer.text
-    assert door.read(answer) == door.read(send(doors, door, "birds"))
+        assert answer.status_code == OK, (encoding, answer.text)
+        assert door.read(answer) == expected
 
 
 def with_options(door: Request, **options: Any) -> Request:

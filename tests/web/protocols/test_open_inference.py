@@ -16,7 +16,7 @@ import pytest
 from backports import zstd
 from mixed import FEATURES, publish, rows_of, version_of_table
 from raw_http import connect, read_response
-from service import Service, wait_for
+from service import NO_TLS, Service, wait_for
 from threaded_service import ThreadedService
 from trained import model_of, version_of
 
@@ -271,7 +271,10 @@ def test_an_unknown_level_is_refused_or_has_the_effect_that_the_request_names(gu
     ]
     refused = post(guarded, f"{PENGUINS}/infer", {"inputs": inputs})
     assert refused.status_code == 400
-    assert refused.json() == {"error": 'Tensor "species", index 1: The level is not known.'}
+    assert refused.json() == {
+        "error": 'Tensor "species", index 1: The level is not known. Send a known level, or get null results with '
+        "`unknown=null`."
+    }
     as_null = infer(guarded, inputs, PENGUINS, parameters={"unknown": "null"})["mass"]
     assert np.isnan(as_null).ravel().tolist() == [False, True]
     assert np.isfinite(infer(guarded, inputs, PENGUINS, parameters={"unknown": "reference"})["mass"]).all()
@@ -336,7 +339,7 @@ def test_intervals_and_contributions_are_further_outputs(guarded: Service) -> No
 
 
 def test_the_server_is_described_and_its_probes_need_no_key(guarded: Service) -> None:
-    with httpx.Client(base_url=guarded.url, timeout=60) as client:
+    with httpx.Client(base_url=guarded.url, timeout=60, verify=NO_TLS) as client:
         server = client.get("/v2").json()
         assert server["name"] == "linserve"
         assert server["extensions"] == ["binary_tensor_data"]
@@ -521,6 +524,7 @@ BAD = {
     "a length of JSON that is not a number": Bad(400, "Inference-Header-Content-Length is not valid", [WHOLE], headers={LENGTH: "-5"}),
     "a length of JSON that is zero": Bad(400, "Inference-Header-Content-Length is not valid", [WHOLE], headers={LENGTH: "0"}),
     "a length of JSON that is too small": Bad(400, "not JSON", [WHOLE], headers={LENGTH: "20"}),
+    "a length of JSON that includes the tensors": Bad(400, "The body is not JSON", body=json.dumps({"inputs": of_size(48)}).encode() + bytes(48), headers={LENGTH: str(len(json.dumps({"inputs": of_size(48)})) + 48)}),
     "binary without the length of JSON": Bad(400, "the header Inference-Header-Content-Length is missing", body=json.dumps({"inputs": of_size(48)}).encode() + bytes(48)),
     "data and a size": Bad(400, "either `data` or `binary_data_size`", [{**WHOLE, "parameters": {"binary_data_size": 8}}], content=bytes(8)),
     "neither data nor a size": Bad(400, "either `data` or `binary_data_size`", [{"name": "any", "shape": [1, 3], "datatype": "FP64"}]),
