@@ -10,7 +10,7 @@ import pytest
 from uvicorn import Config
 from uvicorn.server import ServerState
 
-from app.main import create_app
+from app.main import app as application
 from app.server.protocol import BoundedHttpProtocol
 
 JSON_TYPE = (b"content-type", b"application/json")
@@ -26,11 +26,10 @@ class Running(NamedTuple):
 
 
 def started(folder: Path) -> Iterator[Running]:
-    app = create_app()
-    config = Config(app, log_config=None, access_log=False)
+    config = Config(application, log_config=None, access_log=False)
     config.load()
     with asyncio.Runner() as runner:
-        lifespan = app.router.lifespan_context(app)
+        lifespan = application.router.lifespan_context(application)
         with pytest.MonkeyPatch.context() as environment:
             environment.setenv("LINSERVE_MODELS_DIR", str(folder / "models"))
             environment.setenv("LINSERVE_STATE_DIR", str(folder / "state"))

@@ -18,7 +18,7 @@ import pytest
 from service import MAX_SECONDS, NO_TLS, ROOT, Service, wait_for
 from uvicorn import Config, Server
 
-from app.main import create_app
+from app.main import app as application
 from app.server.protocol import BoundedHttpProtocol
 from app.startup import load_config
 
@@ -48,7 +48,7 @@ class ThreadedService(Service):
         environment = self.environment
         self._server = Server(
             Config(
-                create_app(),
+                application,
                 http=BoundedHttpProtocol,
                 ws="none",
                 log_config=None,
