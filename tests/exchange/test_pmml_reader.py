@@ -161,6 +161,19 @@ def test_a_file_of_sklearn2pmml_predicts_what_scikit_learn_does(name: str) -> No
     assert imported.source.startswith("PMML SkLearn2PMML")
 
 
+def test_lost_digits_of_powers_of_a_scaled_field_are_a_warning_or_a_refusal() -> None:
+    def scaled(mean: float) -> bytes:
+        difference = f'<Apply function="-"><FieldRef field="temp"/><Constant>{mean}</Constant></Apply>'
+        quotient = f'<Apply function="/">{difference}<Constant>4</Constant></Apply>'
+        return pmml(numeric("scaled", 3.0, 3), field("scaled", quotient))
+
+    others = READER.read(scaled(20), {}).warnings
+    (warning,) = set(READER.read(scaled(9e3), {}).warnings).difference(others)
+    assert "Predictions may differ from those of the file by about 2e-05 of their range" in warning
+    with pytest.raises(InvalidInput, match="far from 0 compared with their spread"):
+        READER.read(scaled(1e9), {})
+
+
 def test_levels_of_the_dictionary_are_levels_of_the_model() -> None:
     imported = READER.read(pmml(LEVELS["south"]), {})
     (column,) = imported.portable.table.features
