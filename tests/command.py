@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import io
 import os
 import pty
 import select
@@ -15,8 +16,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from service import MAX_SECONDS, ROOT
+
+from linserve.cli import main
 
 CLIENT = ROOT / "client"
 PROGRAM = [sys.executable, "-m", "linserve"]
@@ -64,13 +68,21 @@ class Command:
         return variables(self.folder, LINSERVE_URL=self.url) | changed
 
     def __call__(self, *arguments: str, stdin: bytes = b"", **changed: str) -> Ended:
-        """Run the command with pipes."""
-        done = subprocess.run(
-            [*PROGRAM, *arguments],
-            input=stdin, capture_output=True, cwd=self.folder, env=self.environment(**changed), check=False,
-            timeout=MAX_SECONDS,
-        )  # fmt: skip
-        return Ended(done.returncode, done.stdout, done.stderr.decode())
+        """Run the command as with pipes. It runs in this process, because another takes 0.3 s to load its packages."""
+        output, error = io.BytesIO(), io.BytesIO()
+        streams = {
+            "stdin": io.TextIOWrapper(io.BytesIO(stdin), encoding="utf-8"),
+            "stdout": io.TextIOWrapper(output, encoding="utf-8"),
+            "stderr": io.TextIOWrapper(error, encoding="utf-8", write_through=True),
+        }
+        with (
+            mock.patch.multiple(sys, argv=["linserve", *arguments], excepthook=sys.excepthook, **streams),
+            mock.patch.dict(os.environ, self.environment(**changed), clear=True),
+            contextlib.chdir(self.folder),
+        ):
+            status = _exit_status_of(main)
+            streams["stdout"].flush()
+        return Ended(status, output.getvalue(), error.getvalue().decode())
 
     def good(self, *arguments: str, stdin: bytes = b"") -> Ended:
         """Run the command, which has to succeed."""
@@ -112,6 +124,14 @@ class Command:
                         on_text(shown.decode(errors="replace"), process)
             os.close(ours)
             return Ended(process.wait(MAX_SECONDS), shown, "")
+
+
+def _exit_status_of(program: Callable[[], None]) -> int:
+    try:
+        program()
+    except SystemExit as ended:
+        return ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+    return 0
 
 
 def interrupt(process: Any) -> None:

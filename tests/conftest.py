@@ -43,8 +43,12 @@ def pytest_configure() -> None:
 
 
 def pytest_collection_finish() -> None:
-    """Collect garbage again, but exclude the imported modules and the collected tests, which are never garbage."""
+    """Collect garbage again, but exclude the imported modules and the collected tests, which are never garbage.
+
+    It is collected as seldom as in a service. By default, it takes 3 % of the processor time, and finds little.
+    """
     gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
     gc.enable()
 
 

@@ -233,6 +233,19 @@ class Service:
                     pids.append(int(pid))
         return pids
 
+    @contextlib.contextmanager
+    def only(self, worker: int) -> Iterator[None]:
+        """Stop the other web workers for the block, so that this one answers on new connections."""
+        others = [pid for pid in self.web_workers() if pid != worker]
+        try:
+            for pid in others:
+                os.kill(pid, signal.SIGSTOP)
+                wait_for(lambda: "\nState:\tT" in Path(f"/proc/{pid}/status").read_text())  # noqa: B023 - called at once
+            yield
+        finally:
+            for pid in others:
+                os.kill(pid, signal.SIGCONT)
+
     def train(self, **body: Any) -> dict[str, Any]:
         """Train from JSON, wait for the end, and return the job."""
         return self.ended_job(self.client.post("/train", json=body, headers={"Prefer": "wait=60"}))

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import httpx
 from service import MAX_SECONDS, NO_TLS, Service
+from threaded_service import ThreadedService
 
 HTML = {"accept": "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"}
 KEYS = {"viewer": "predict", "trainer": "train", "ops": "admin"}  # The key of each is "key-of-" and its name.
@@ -27,11 +28,11 @@ def write_keys(path: Path, *names: str) -> Path:
 
 @contextmanager
 def guarded_service(
-    folder: Path, *, environment: dict[str, str] | None = None, trainer_mode: str = "embedded"
+    folder: Path, *, trainer: bool = True, environment: dict[str, str] | None = None
 ) -> Iterator[Service]:
     """A service with a key for each of KEYS, in the file `keys` in its folder."""
     keys = write_keys(folder / "keys", *KEYS)
-    running = Service(folder, environment=environment, api_keys_file=str(keys), trainer_mode=trainer_mode).start()
+    running = ThreadedService(folder, trainer=trainer, environment=environment, api_keys_file=str(keys)).start()
     try:
         yield running
     finally:

@@ -7,6 +7,7 @@ import pytest
 from buckets import ACCESS_KEY, SECRET_KEY, bucket_url, environment
 from postgres import Postgres
 from service import INPUTS, NOTEBOOK, TARGETS, Service, wait_for
+from threaded_service import ThreadedService
 
 ROW = [75.0, 63.0, 44.0]
 
@@ -16,12 +17,8 @@ def pair(postgres: Postgres, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     """A service with a trainer, and one without, on different machines as far as they know."""
     url, database = bucket_url(), postgres.new_job_database()
     one = Service(tmp_path_factory.mktemp("one"), environment=environment(), storage=url, database_url=database).start()
-    two = Service(
-        tmp_path_factory.mktemp("two"),
-        environment=environment(),
-        trainer_mode="external",
-        storage=url,
-        database_url=database,
+    two = ThreadedService(
+        tmp_path_factory.mktemp("two"), environment=environment(), storage=url, database_url=database
     ).start()
     for service in (one, two):  # On a busy machine, the first connection takes longer than a request waits for it.
         wait_for(lambda: service.client.get("/jobs").status_code == 200)  # noqa: B023 - called at once

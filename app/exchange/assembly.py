@@ -26,6 +26,8 @@ from app.regression.sufficient_statistics import Array
 from app.regression.terms import parse_terms
 
 _MAX_FOLDED = 2 * MAX_NAMES  # Most products of a model while the reference levels are replaced.
+# Rounding errors relative to the size of predictions, above which there is a warning, or the model is refused.
+_NOTED_LOSS, _REFUSED_LOSS = 1e-8, 1e-4
 _MAX_WEIGHTS = 4_000_000  # Most coefficients that are added up, over all products and targets.
 
 
@@ -106,6 +108,27 @@ def assembled(
     check_design(table)
     schema = TableSchema(tuple(table), tuple(map(Column, targets)))
     return _model(schema, weights)
+
+
+def warnings_of_digits(columns: Sequence[Sum], coefficients: Array) -> Iterator[str]:
+    """Yield a warning if multiplying out scaled columns costs digits of the predictions.
+
+    For example, (x - 1e9)^3 has the products x^3, 1e9 x^2 and so on, which are about 1e27. Raises InvalidInput if too
+    few digits are left.
+    """
+    sizes = np.array([column.cancelled for column in columns])
+    weights = np.abs(np.asarray(coefficients, np.float64).reshape(len(columns), -1))  # (w, k)
+    with np.errstate(all="ignore"):
+        losses = np.finfo(np.float64).eps * np.nan_to_num((weights * sizes[:, None]).sum(axis=0) / weights.sum(axis=0))
+    loss = float(losses.max(initial=0.0))
+    reason = "the file multiplies columns that are far from 0 compared with their spread, after it has scaled them"
+    if loss > _REFUSED_LOSS:
+        raise InvalidInput(
+            f"The model cannot be imported, because {reason}. The sum of products that the version would compute "
+            "instead loses its digits. Subtract a constant from the columns before you fit."
+        )
+    if loss > _NOTED_LOSS:
+        yield (f"Predictions may differ from those of the file by about {loss:.0e} of their range, because {reason}.")
 
 
 def _atoms_by_feature(monomials: dict[Monomial, Array]) -> dict[int, set[Atom]]:

@@ -5,7 +5,7 @@ A file scales, encodes and multiplies columns in many ways. Each way that keeps 
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 from math import fsum, isfinite
 from typing import Literal, NamedTuple, TypeAlias
@@ -49,6 +49,7 @@ class Sum:
 
     parts: dict[Monomial, Part]
     constant: float = 0.0
+    cancelled: float = 0.0  # about the largest terms that cancel near the centres of factors that were multiplied out
 
     @classmethod
     def of(cls, atom: Atom) -> "Sum":
@@ -59,7 +60,10 @@ class Sum:
         """The same sum without centres."""
         moved = (-part.coefficient * part.centre for part in self.parts.values())
         parts = {monomial: Part(part.coefficient) for monomial, part in self.parts.items()}
-        return Sum(parts, total((self.constant, *moved)))
+        # A column without a factor is not scaled to about 1, so its centre says nothing about the digits.
+        scaled = (part for part in self.parts.values() if abs(part.coefficient) != 1)
+        centres = sum(2 * abs(part.coefficient * part.centre) for part in scaled)
+        return Sum(parts, total((self.constant, *moved)), self.cancelled + centres)
 
     @property
     def atom(self) -> Atom | None:
@@ -76,7 +80,7 @@ class Sum:
             tuple((atom._replace(feature=places[atom.feature]), power) for atom, power in monomial): part
             for monomial, part in self.parts.items()
         }
-        return Sum(parts, self.constant)
+        return Sum(parts, self.constant, self.cancelled)
 
     def plus(self, number: float) -> "Sum":
         """Return the sum plus a number, which moves the centre of a single part."""
@@ -84,12 +88,12 @@ class Sum:
             ((monomial, part),) = self.parts.items()
             if part.coefficient:
                 moved = part.centre - number / part.coefficient
-                return _checked({monomial: Part(part.coefficient, moved)}, 0.0)
-        return _checked(self.parts, self.constant + number)
+                return _checked({monomial: Part(part.coefficient, moved)}, 0.0, self.cancelled)
+        return _checked(self.parts, self.constant + number, self.cancelled)
 
     def times(self, number: float) -> "Sum":
         parts = {monomial: Part(part.coefficient * number, part.centre) for monomial, part in self.parts.items()}
-        return _checked(parts, self.constant * number)
+        return _checked(parts, self.constant * number, self.cancelled * abs(number))
 
     def power(self, exponent: int) -> "Sum":
         """Return the sum to a power from 1 to MAX_POWER."""
@@ -110,8 +114,10 @@ def added(sums: Iterable[Sum]) -> Sum:
     """Return the total of sums. Parts of one product with different centres get the first of them."""
     parts: dict[Monomial, Part] = {}
     constants = []
+    cancelled = 0.0
     for one in sums:
         count_pieces(len(one.parts))
+        cancelled += one.cancelled
         constants.append(one.constant)
         for monomial, part in one.parts.items():
             known = parts.get(monomial)
@@ -120,7 +126,7 @@ def added(sums: Iterable[Sum]) -> Sum:
                 continue
             constants.append(part.coefficient * (known.centre - part.centre))
             parts[monomial] = Part(known.coefficient + part.coefficient, known.centre)
-    return _checked(parts, total(constants))
+    return _checked(parts, total(constants), cancelled)
 
 
 def product(factors: Iterable[Sum]) -> Sum:
@@ -144,7 +150,10 @@ def _times(one: Sum, other: Sum) -> Sum:
     ]
     sides = [Sum(one.parts).times(other.constant)] if other.constant else []
     sides += [Sum(other.parts).times(one.constant)] if one.constant else []
-    return added([*parts, *sides, Sum({}, one.constant * other.constant)])
+    expanded = added([*parts, *sides, Sum({}, one.constant * other.constant)])
+    # Scaled columns are about 1.
+    cancelled = (1 + one.cancelled) * (1 + other.cancelled) if one.cancelled or other.cancelled else 0.0
+    return replace(expanded, cancelled=cancelled)
 
 
 def _merged(left: Monomial, right: Monomial) -> Monomial | None:
@@ -162,7 +171,7 @@ def _merged(left: Monomial, right: Monomial) -> Monomial | None:
     return tuple(sorted(powers.items(), key=lambda factor: (factor[0].feature, factor[0].kind, str(factor[0].label))))
 
 
-def _checked(parts: dict[Monomial, Part], constant: float) -> Sum:
+def _checked(parts: dict[Monomial, Part], constant: float, cancelled: float = 0.0) -> Sum:
     if len(parts) > MAX_PARTS:
         raise _too_many()
     count_pieces(1 + len(parts))
@@ -170,7 +179,7 @@ def _checked(parts: dict[Monomial, Part], constant: float) -> Sum:
         isfinite(constant) and all(isfinite(part.coefficient) and isfinite(part.centre) for part in parts.values())
     ):
         raise InvalidInput("The file has a number that is not finite, or whose products exceed the range of 64 bits.")
-    return Sum(parts, constant)
+    return Sum(parts, constant, cancelled)
 
 
 def _too_many() -> InvalidInput:

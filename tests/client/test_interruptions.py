@@ -10,6 +10,8 @@ import linserve
 from linserve import Client, Retries
 
 QUICK = Retries(base=0.01, longest=0.05)
+# The service refuses further attempts until it notices that the connection of the first one is broken.
+PATIENT = Retries(1000, base=0.01, longest=0.05)
 ROWS = [
     dict(zip(("temp", "rainfall", "humidity", "apples", "oranges"), (*x, *y), strict=True))
     for x, y in zip(INPUTS, TARGETS, strict=True)
@@ -17,7 +19,7 @@ ROWS = [
 
 
 def train(url: str, model: str, **options: int) -> linserve.Job:
-    with Client(url, retries=QUICK) as client:
+    with Client(url, retries=PATIENT) as client:
         return client.train(ROWS, model=model, targets=["apples", "oranges"], **options)  # type: ignore[arg-type]
 
 
@@ -25,7 +27,7 @@ def test_a_training_whose_connection_breaks_in_every_way_is_one_job(publishing: 
     model, breaks = "broken", list[Break](("cut", "swallow", "refuse", "half"))
     with BreakingLine(publishing.url, *breaks) as line:
         job = train(line.url, model)
-        assert line.connections == len(breaks) + 1
+        assert line.connections > len(breaks)
     with Client(publishing.url) as client:
         assert [other.id for other in client.jobs(model=model)] == [job.id]
         client.job(job.id).wait(timeout=JOB_SECONDS)

@@ -20,6 +20,7 @@ from sklearn.linear_model import BayesianRidge, Lasso, LinearRegression, Ridge
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MinMaxScaler, OneHotEncoder, PolynomialFeatures, RobustScaler, StandardScaler
 
+from app.errors import InvalidInput
 from app.exchange.imported import ImportedModel
 from app.exchange.onnx.reader import OnnxImport
 from app.exchange.onnx.writer import OnnxExport
@@ -87,6 +88,19 @@ def test_an_estimator_in_double_predicts_what_scikit_learn_does(name: str) -> No
     found = predictions(imported.portable, X.tolist())
     np.testing.assert_allclose(found, estimator.predict(X), rtol=1e-11, atol=1e-11)
     assert imported.portable.targets == ("variable_1", "variable_2")
+
+
+def test_lost_digits_of_products_of_scaled_columns_are_a_warning_or_a_refusal() -> None:
+    estimator = make_pipeline(StandardScaler(), PolynomialFeatures(3), Ridge())
+    far = X + 5e3
+    imported = read(estimator.fit(far, Y), DoubleTensorType)
+    error = np.abs(predictions(imported.portable, far.tolist()) - estimator.predict(far)).max()
+    (loss,) = [float(text.split(" about ")[1].split()[0]) for text in imported.warnings if "their spread" in text]
+    assert 1e-9 < error < 100 * loss * np.ptp(Y)
+    with pytest.raises(InvalidInput, match="far from 0 compared with their spread"):
+        read(estimator.fit(X + 1e8, Y), DoubleTensorType)
+    near = make_pipeline(StandardScaler(with_std=False), PolynomialFeatures(3), LinearRegression())
+    assert not any("their spread" in text for text in read(near.fit(1e4 * X, Y), DoubleTensorType).warnings)
 
 
 @pytest.mark.parametrize("name", ["without an intercept", "Ridge", "StandardScaler", "two scalers"])

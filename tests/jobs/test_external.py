@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from service import MAX_SECONDS, NOTEBOOK, POLL_SECONDS, ROOT, Service, arm, wait_for
+from threaded_service import ThreadedService
 from trainers import log_of, trainer, wait_until_ready
 
 from app.logs import LOG_INTERVAL_SECONDS
@@ -25,7 +26,7 @@ NOWHERE = "postgresql://linserve:hidden@127.0.0.1:1/jobs"  # pragma: allowlist s
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """The same for all tests that leave no job behind."""
-    running = Service(tmp_path_factory.mktemp("shared"), trainer_mode="external").start()
+    running = ThreadedService(tmp_path_factory.mktemp("shared")).start()
     yield running
     running.stop()
 

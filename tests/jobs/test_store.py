@@ -2,6 +2,7 @@
 
 import contextlib
 import queue
+import shutil
 import threading
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -18,7 +19,7 @@ from postgres import Postgres
 from service import MAX_SECONDS, wait_for
 
 from app.errors import Conflict
-from app.jobs.dbos_database import new_engine
+from app.jobs.dbos_database import new_engine, prepare
 from app.jobs.dbos_store import DBOSStore
 from app.jobs.job import Failure, Job, JobFailed, JobFilter, JobKey, Status
 from app.jobs.store import JobHandler, JobStore, UnfinishedJob
@@ -43,12 +44,22 @@ class Database:
     worker: Callable[[JobHandler], AbstractContextManager["DBOSWorkerStore"]]
 
 
+@pytest.fixture(scope="module")
+def file_with_tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A SQLite database with the tables of jobs, to copy, because they take a while to create."""
+    made = tmp_path_factory.mktemp("tables") / "jobs.sqlite"
+    prepare(f"sqlite:///{made}")
+    assert [path.name for path in made.parent.iterdir()] == [made.name]  # Its log has been merged into it.
+    return made
+
+
 def open_database(request: pytest.FixtureRequest, folder: Path) -> Database:
     if request.param == "postgres":
         server: Postgres = request.getfixturevalue("postgres")
         url = server.new_job_database()
     else:
         url = f"sqlite:///{folder / 'jobs.sqlite'}"
+        shutil.copy(request.getfixturevalue("file_with_tables"), folder / "jobs.sqlite")
 
     @contextlib.contextmanager
     def worker(handler: JobHandler) -> Iterator["DBOSWorkerStore"]:

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from service import NOTEBOOK, Service, wait_for
+from threaded_service import ThreadedService
 from trainers import log_of, trainer, wait_until_ready
 
 DESCENT = {"kind": "gradient_descent", "epochs": 20, "learning_rate": 1e-5, "start": "current"}
@@ -23,7 +24,7 @@ NAMES: dict[str, Any] = {"feature_names": ["temp", "rainfall", "humidity"], "tar
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """A service with two trainers."""
-    running = Service(tmp_path_factory.mktemp("shared"), trainer_mode="external").start()
+    running = ThreadedService(tmp_path_factory.mktemp("shared")).start()
     with ExitStack() as trainers:
         for name in ("one", "two"):
             trainers.enter_context(trainer(running, name))

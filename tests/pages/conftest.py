@@ -15,6 +15,7 @@ from playwright.sync_api import Browser, Page, Request, expect, sync_playwright
 from service import JOB_SECONDS, Service
 from shown_models import train_models
 from sign_in import guarded_service
+from threaded_service import ThreadedService
 
 expect.set_options(timeout=WAIT)
 
@@ -37,7 +38,8 @@ def browser() -> Iterator[Browser]:
 @pytest.fixture(scope="package")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """A running service without keys for the tests in this folder, which may train and promote."""
-    running = Service(tmp_path_factory.mktemp("site"), max_wait_seconds=str(JOB_SECONDS)).start()
+    folder = tmp_path_factory.mktemp("site")
+    running = ThreadedService(folder, trainer=True, max_wait_seconds=str(JOB_SECONDS)).start()
     yield running
     running.stop()
 

@@ -165,7 +165,7 @@ def test_links_and_forms_have_the_prefix_of_a_proxy(tmp_path_factory: pytest.Tem
     environment = {"UVICORN_ROOT_PATH": "/ml"}
     folder = tmp_path_factory.mktemp("prefixed")
     with (
-        guarded_service(folder, environment=environment, trainer_mode="external") as running,
+        guarded_service(folder, trainer=False, environment=environment) as running,
         httpx.Client(base_url=f"{running.url}/ml", headers=HTML, timeout=MAX_SECONDS) as client,
     ):
         asked = client.get("/")

@@ -22,6 +22,7 @@ from raw_http import (
     read_to_end,
 )
 from service import NOTEBOOK, Service, wait_for
+from threaded_service import ThreadedService
 
 START, REST = b'{"instances"', b': [[75, 63, 44]], "explain": true}'
 FIRST = {
@@ -119,7 +120,7 @@ def test_flood_of_pipelined_requests_gets_one_response_and_does_not_grow_memory(
 def test_request_that_arrives_after_a_response_has_begun_is_answered_after_it(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
-    service = Service(tmp_path_factory.mktemp("external"), trainer_mode="external").start()
+    service = ThreadedService(tmp_path_factory.mktemp("external")).start()
     try:
         job = service.submit(**NOTEBOOK)  # Nobody trains it.
         with connect(service) as connection:

@@ -165,9 +165,9 @@ def test_only_the_ranges_that_are_read_are_requested(proxy: FaultyProxy, store: 
 
 def test_objects_of_others_are_listed_and_faulty_names_are_reported(store: Store) -> None:
     bucket = store.url.removeprefix("s3://").removesuffix("/linserve")
-    httpx.put(f"{endpoint()}/{bucket}/linserve/models/READ ME.txt", content=b"x").raise_for_status()
+    httpx.put(f"{endpoint()}/{bucket}/linserve/models/READ ME.txt", content=b"x", timeout=60).raise_for_status()
     assert [blob.key for blob in store.list_blobs("models/")] == ["models/READ ME.txt"]
-    httpx.put(f"{endpoint()}/{bucket}/linserve/models//x", content=b"x").raise_for_status()
+    httpx.put(f"{endpoint()}/{bucket}/linserve/models//x", content=b"x", timeout=60).raise_for_status()
     error = error_of(lambda store: list(store.list_blobs("models/")), store)
     assert "an object whose name is not a valid key" in error.message
 

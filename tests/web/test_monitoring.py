@@ -284,20 +284,32 @@ def test_workers_are_summed_and_one_that_is_killed_loses_at_most_its_last_interv
     service = Service(tmp_path, workers=2, trainer_mode="external").start()
     try:
         one, other = service.web_workers()
+
+        def drift() -> dict[str, Any]:
+            """Return the drift as any worker knows it."""
+            with httpx.Client(base_url=service.url, timeout=MAX_SECONDS, verify=NO_TLS) as client:
+                found: dict[str, Any] = client.get("/models/crop-yield/drift").json()
+                return found
+
+        def both_know_all_rows() -> bool:
+            found = []
+            for worker in (one, other):
+                with service.only(worker):
+                    found.append(drift()["rows"])
+            return found == [60 * len(INPUTS)] * 2
+
         for _ in range(60):
-            with httpx.Client(base_url=service.url) as client:  # any worker may answer
+            with httpx.Client(base_url=service.url, timeout=MAX_SECONDS, verify=NO_TLS) as client:
                 client.post("/predict", json={"instances": INPUTS})
-        wait_for(lambda: drift_of(service)["rows"] == 60 * len(INPUTS))
+        wait_for(both_know_all_rows)  # A worker knows the rows of the other one once that has written them.
         for _ in range(5):
-            with httpx.Client(base_url=service.url) as client:
-                found = client.get("/models/crop-yield/drift").json()
-                assert found["rows"] == found["predicted_rows"] == 60 * len(INPUTS)
+            found = drift()
+            assert found["rows"] == found["predicted_rows"] == 60 * len(INPUTS)
         os.kill(one, signal.SIGKILL)
         wait_for(lambda: len(service.web_workers()) == 2 and one not in service.web_workers())
 
         for _ in range(5):
-            with httpx.Client(base_url=service.url) as client:
-                assert client.get("/models/crop-yield/drift").json()["rows"] == 60 * len(INPUTS)
+            assert drift()["rows"] == 60 * len(INPUTS)
         assert other in service.web_workers()
     finally:
         service.stop()

@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import pytest
 from raw_http import half_sent
-from service import INPUTS, NO_TLS, NOTEBOOK, Service
+from service import INPUTS, MAX_SECONDS, NO_TLS, NOTEBOOK, Service
 from yields import publish_yields
 
 BODY = json.dumps({**NOTEBOOK, "promote": "never"}).encode()
@@ -28,7 +28,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 @pytest.fixture
 def either(pair: Service) -> Iterator[httpx.Client]:
     """A client whose requests go to any worker."""
-    with httpx.Client(base_url=pair.url, headers={"connection": "close"}, timeout=60, verify=NO_TLS) as client:
+    with httpx.Client(base_url=pair.url, headers={"connection": "close"}, timeout=MAX_SECONDS, verify=NO_TLS) as client:
         yield client
 
 
@@ -129,7 +129,7 @@ def test_every_worker_matches_the_outcomes_of_predictions_of_any(pair: Service, 
 
 def connections(service: Service, job_id: str, last: str | None = None) -> Iterator[list[dict[str, Any]]]:
     """Connect and reconnect as a browser's EventSource does. Yield the events of each connection."""
-    with httpx.Client(base_url=service.url, timeout=60, verify=NO_TLS) as client:
+    with httpx.Client(base_url=service.url, timeout=MAX_SECONDS, verify=NO_TLS) as client:
         while True:
             headers = {"accept": "text/event-stream", "connection": "close"}  # any worker may answer
             headers |= {} if last is None else {"last-event-id": last}

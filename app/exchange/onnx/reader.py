@@ -13,7 +13,7 @@ import numpy as np
 from app.data.columns.options import Kind
 from app.data.names import MAX_NAMES, listed, shown
 from app.errors import InvalidInput
-from app.exchange.assembly import Feature, assembled
+from app.exchange.assembly import Feature, assembled, warnings_of_digits
 from app.exchange.expression import Atom, Sum
 from app.exchange.hints import FEATURES, decoded_hints
 from app.exchange.imported import ImportedModel
@@ -221,8 +221,9 @@ def _imported(
     _check_kinds(state, result)
     features = [_feature(state.drafts[place], hints.get(state.drafts[place].name)) for place in places]
     portable = assembled(features, targets, columns, result.coefficients.reshape(len(columns), -1), result.constant)
+    lost = warnings_of_digits(columns, result.coefficients)
     source = " ".join(part for part in ("ONNX", model.producer_name[:100], model.producer_version[:100]) if part)
-    return ImportedModel(portable, source=source, warnings=tuple(_warnings(state, used)))
+    return ImportedModel(portable, source=source, warnings=(*_warnings(state, used), *lost))
 
 
 def _check_kinds(state: State, result: Linear) -> None:

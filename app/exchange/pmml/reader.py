@@ -8,7 +8,7 @@ import numpy as np
 
 from app.data.names import listed, shown
 from app.errors import InvalidInput
-from app.exchange.assembly import Feature, assembled
+from app.exchange.assembly import Feature, assembled, warnings_of_digits
 from app.exchange.expression import Sum, product
 from app.exchange.hints import FEATURES, decoded_hints
 from app.exchange.imported import ImportedModel
@@ -251,7 +251,8 @@ def _imported(root: Element, fields: Fields, targets: Sequence[str], predictors:
     header = child(root, "Header")
     application = None if header is None else child(header, "Application")
     program = "" if application is None else f"{application.get('name', '')} {application.get('version') or ''}"
-    warnings = (*_warnings(fields, used, with_indicator), *_of_outputs(root))
+    lost = warnings_of_digits(moved, predictors.coefficients)
+    warnings = (*_warnings(fields, used, with_indicator), *_of_outputs(root), *lost)
     return ImportedModel(portable, source=f"PMML {program[:100]}".strip(), warnings=warnings)
 
 

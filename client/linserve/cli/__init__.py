@@ -7,6 +7,8 @@ import sys
 def main() -> None:
     """Run the command and exit: 0, 1 (failed), 2 (wrong usage), 130 (interrupted)."""
     _prepare_streams()
+    # httpx would load its own command, with rich and pygments, which takes longer than httpx itself.
+    sys.modules.setdefault("httpx._main", None)  # type: ignore[arg-type]
     from linserve.cli.app import app  # `linserve.cli` loads nothing before it is run
     from linserve.cli.output import discard_stdout  # as above
 

@@ -4,7 +4,6 @@ import json
 import sys
 from collections.abc import Iterator
 from enum import StrEnum
-from itertools import zip_longest
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias
 
@@ -170,10 +169,15 @@ def _check_reading(result: dict[str, Any], expected: list[Any], name: str) -> No
 
     The service reads a file as a whole. For example, it decides by all cells whether 1.500 has a decimal point.
     """
-    explained = zip(result["predictions"], result["contributions"], strict=True)
-    pairs = zip_longest(explained, expected)
-    for number, (row, prediction) in enumerate(pairs, 1):
-        if row is None or prediction is None or not _is_same(*row, result["baseline"], prediction):
+    explained = [*zip(result["predictions"], result["contributions"], strict=True)]
+    same = [
+        _is_same(predicted, contributions, result["baseline"], prediction)
+        for (predicted, contributions), prediction in zip(explained, expected, strict=False)
+    ]
+    if len(explained) != len(expected):
+        same.append(False)
+    for number, is_same in enumerate(same, 1):
+        if not is_same:
             fail(
                 f"Row {number} of {name} has a value that this command reads differently from the service, so its "
                 "explanation would be wrong. Send the rows as NDJSON or JSON."

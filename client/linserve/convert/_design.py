@@ -153,15 +153,16 @@ class Design:
             fields["terms"] = [self._term(monomial) for monomial in monomials]
         return fields
 
-    def note_scale(self, column: Polynomial) -> None:
-        """Note the typical value of a feature for which a scaled column is about 0 or 1."""
-        others = [monomial for monomial in column if monomial != ONE]
-        if len(others) != 1 or len(others[0]) != 1 or not column[others[0]]:
-            return
-        ((atom, power),) = others[0]
-        if power == 1 and not atom.is_level:
-            feature = self.features[atom.feature]
-            feature.typical = max(feature.typical, (abs(column.get(ONE, 0.0)) + 1.0) / abs(column[others[0]]))
+    def note_scales(self, columns: Iterable[Polynomial]) -> None:
+        """Note typical values of features, from columns that are scaled to about 1."""
+        for column in columns:
+            others = [monomial for monomial in column if monomial != ONE]
+            if len(others) != 1 or len(others[0]) != 1 or not column[others[0]]:
+                continue
+            ((atom, power),) = others[0]
+            if power == 1 and not atom.is_level:
+                feature = self.features[atom.feature]
+                feature.typical = max(feature.typical, (abs(column.get(ONE, 0.0)) + 1.0) / abs(column[others[0]]))
 
     def _check_digits(self, columns: Sequence[Polynomial], coefficients: Array) -> None:
         """Raise NotConvertible, or warn, if the sum of products that replaces scaled columns cancels too many digits.

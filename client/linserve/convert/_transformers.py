@@ -77,23 +77,25 @@ def _function_transformer(step: Any, columns: Columns, design: Design) -> Column
 def _standard_scaler(step: Any, columns: Columns, design: Design) -> Columns:
     scale = np.ones(len(columns)) if step.scale_ is None else step.scale_
     mean = np.zeros(len(columns)) if step.mean_ is None or not step.with_mean else step.mean_
-    return _scaled(columns, 1.0 / np.asarray(scale), -np.asarray(mean) / scale, design)
+    made = _affine(columns, 1.0 / np.asarray(scale), -np.asarray(mean) / scale)
+    if step.scale_ is not None:
+        design.note_scales(made)
+    return made
 
 
 def _min_max_scaler(step: Any, columns: Columns, design: Design) -> Columns:
     if step.clip:
         raise NotConvertible("The step MinMaxScaler(clip=True) cannot be imported, because a linear model cannot clip.")
-    return _scaled(columns, step.scale_, step.min_, design)
+    made = _affine(columns, step.scale_, step.min_)
+    design.note_scales(made)
+    return made
 
 
-def _scaled(columns: Columns, factors: Any, constants: Any, design: Design) -> Columns:
-    made = [
+def _affine(columns: Columns, factors: Any, constants: Any) -> Columns:
+    return [
         affine(column, float(factor), float(constant))
         for column, factor, constant in zip(columns, factors, constants, strict=True)
     ]
-    for column in made:
-        design.note_scale(column)
-    return made
 
 
 def _simple_imputer(step: Any, columns: Columns, design: Design) -> Columns:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from service import NOTEBOOK, ROOT, Service
+from service import NOTEBOOK, ROOT, Service, python_path
 from trainers import in_group, trainer, wait_until_ready
 
 from app.data.batch import Columns
@@ -22,7 +22,8 @@ def in_a_process_of(limit: str, code: str) -> str:
     begin = "from app.jobs.host.memory_limit import limit_memory\nfrom app.training.dataset import warm_up\n"
     begin += f"limit_memory({limit}, warm_up)\n"
     command = [sys.executable, "-c", begin + textwrap.dedent(code)]
-    return subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout.strip()
+    environment = os.environ | {"PYTHONPATH": python_path()}
+    return subprocess.run(command, cwd=ROOT, env=environment, check=True, capture_output=True, text=True).stdout.strip()
 
 
 @pytest.fixture
