@@ -29,6 +29,14 @@ ENCODINGS: dict[str, Callable[[bytes], bytes]] = {
 }
 
 
+def gzip_bomb(byte: bytes, mebibytes: int) -> bytes:
+    """Return a gzip member of one byte repeated, without its end. To compress all the bytes would take a second."""
+    compressor = zlib.compressobj(wbits=16 + zlib.MAX_WBITS)
+    part = byte * (1 << 20)
+    first, other = (compressor.compress(part) + compressor.flush(zlib.Z_FULL_FLUSH) for _ in range(2))
+    return first + other * (mebibytes - 1)
+
+
 def written(table: pa.Table, form: str, **options: Any) -> bytes:
     """Return the file. `chunk` is the most rows of a record batch in an Arrow stream."""
     sink = io.BytesIO()

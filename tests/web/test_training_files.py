@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from service import INPUTS, TARGETS, Service
-from tables import ENCODINGS, MEDIA_TYPES, written
+from tables import ENCODINGS, MEDIA_TYPES, gzip_bomb, written
 
 FEATURES, NAMES = ["temp", "rainfall", "humidity"], ["apples", "oranges"]
 YIELDS = pa.table(
@@ -120,11 +120,9 @@ def test_a_large_compressed_body_is_decompressed_to_the_last_byte(service: Servi
     assert answer.json()["progress"]["rows"] == 40_000, answer.text
 
 
-@pytest.mark.parametrize(("encoding", "size"), [("gzip", 50_000_000), ("zstd", 50_000_000)])
-def test_a_compressed_body_is_refused_when_it_exceeds_the_decompressed_limit(
-    service: Service, encoding: str, size: int
-) -> None:
-    bomb = ENCODINGS[encoding](b"0" * size)
+@pytest.mark.parametrize("encoding", ["gzip", "zstd"])
+def test_a_compressed_body_is_refused_when_it_exceeds_the_decompressed_limit(service: Service, encoding: str) -> None:
+    bomb = gzip_bomb(b"0", 50) if encoding == "gzip" else ENCODINGS["zstd"](b"0" * 50_000_000)
     spool = service.state / "spool"
     before = set(spool.glob("*"))  # uploads of jobs that still run
     answer = service.client.post(
