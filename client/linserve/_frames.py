@@ -7,11 +7,12 @@ from typing import Any
 
 import narwhals as nw
 
-from linserve._bodies import ARROW
+from linserve._bodies import ARROW, json_body
 from linserve._steps import BytesBody
 from linserve.errors import UnreadableRows
 
 _NEEDS_PYARROW = "Frames of this kind travel as Arrow, which needs pyarrow: pip install 'linserve[pyarrow]'"
+_NO_TYPE = "The frame has a column that Arrow has no type for."
 
 
 def is_frame(rows: object) -> bool:
@@ -44,6 +45,11 @@ class Frame:
         buffer = io.BytesIO()
         native = self._rows.to_native()
         if self._rows.implementation.is_polars():
+            for name, dtype in native.schema.items():
+                if _has_128_bits(dtype):
+                    raise UnreadableRows(
+                        f"{_NO_TYPE} Column {name!r} has the type {dtype}. Cast it to Int64 or Float64."
+                    )
             native.write_ipc_stream(buffer)
         else:
             arrow = _pyarrow()
@@ -51,7 +57,7 @@ class Frame:
                 table = self._table()
             except (arrow.ArrowException, TypeError, ValueError) as error:
                 reason = ": ".join(map(str, reversed(error.args)))
-                raise UnreadableRows(f"The frame has a column that Arrow has no type for. {reason}") from error
+                raise UnreadableRows(f"{_NO_TYPE} {reason}") from error
             with arrow.ipc.new_stream(buffer, table.schema) as writer:
                 writer.write_table(table)
         return BytesBody(buffer.getvalue(), ARROW)
@@ -62,21 +68,43 @@ class Frame:
         if not (implementation.is_pandas() or implementation.is_modin()):
             return self._rows.to_arrow()
         rows = self._rows.to_pandas()
-        names = list(rows.index.names)
-        columns = {str(name) for name in rows.columns}
         arrow = _pyarrow()
-        if all(isinstance(name, str) for name in names) and not columns.intersection(names):
+        if self._has_named_index:
             with contextlib.suppress(arrow.ArrowException, TypeError, ValueError):
                 return arrow.Table.from_pandas(rows, preserve_index=True)
         return arrow.Table.from_pandas(rows, preserve_index=False)
+
+    @property
+    def _has_named_index(self) -> bool:
+        """True if the levels of the index have different names, which are not those of columns."""
+        implementation = self._rows.implementation
+        if not (implementation.is_pandas() or implementation.is_modin()):
+            return False
+        names = list(self._rows.to_native().index.names)
+        columns = {str(name) for name in self._rows.columns}
+        are_names = all(isinstance(name, str) for name in names) and len({*names}) == len(names)
+        return are_names and not columns.intersection(names)
 
     @property
     def is_empty(self) -> bool:
         return len(self._rows) == 0
 
     def rows(self) -> list[dict[str, Any]]:
-        """Return the rows as dictionaries."""
+        """Return the rows as dictionaries, without the index."""
         return list(self._rows.iter_rows(named=True))
+
+    def levels(self) -> dict[str, list[Any]]:
+        """Return the values of each level of the index that has a name, and values that JSON has."""
+        if not self._has_named_index:
+            return {}
+        index: nw.DataFrame[Any] = nw.from_native(self._rows.to_native().index.to_frame(index=False), eager_only=True)
+        found = {}
+        for name in index.columns:
+            values = index.get_column(name).to_list()
+            with contextlib.suppress(UnreadableRows):
+                json_body(values)
+                found[name] = values
+        return found
 
     def from_arrow(self, content: bytes, keep: Iterable[str] = ()) -> Any:
         """Return the results in an Arrow stream. The columns of `keep` are those of this frame, with their types."""
@@ -110,6 +138,12 @@ class Frame:
             return results if self._is_narwhals else results.to_native()
         lazy = results.lazy(backend=self._backend)
         return lazy if self._is_narwhals else lazy.to_native()
+
+
+def _has_128_bits(dtype: Any) -> bool:
+    """Return True if a type of polars is or contains an integer of 128 bits, which Arrow does not have."""
+    inner = [dtype.inner] if hasattr(dtype, "inner") else [field.dtype for field in getattr(dtype, "fields", ())]
+    return str(dtype) in ("Int128", "UInt128") or any(map(_has_128_bits, inner))
 
 
 def _pyarrow() -> Any:

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pytest
 from service import JOB_SECONDS, Service
 
-from linserve import Client, UnreadableRows
+from linserve import Client, InvalidInput, UnreadableRows
 
 DAY = dt.date(2026, 3, 1)
 ROWS: list[dict[str, Any]] = [
@@ -102,10 +102,48 @@ def test_a_pandas_frame_keeps_its_index(client: Client, expected: list[float | N
     frame = pandas_frame().set_axis(index)
 
     predicted = client.predict(frame, model="rents", interval=0.9)
+    explained = client.predict(frame, model="rents", explain=True)
 
+    pd.testing.assert_index_equal(explained.index, index, exact=True)
+    assert [None if np.isnan(rent) else rent for rent in explained["rent"]] == expected
     pd.testing.assert_index_equal(predicted.index, index, exact=True)
     assert list(predicted.columns) == ["rent", "rent_lower", "rent_upper"]
     assert [None if np.isnan(rent) else rent for rent in predicted["rent"]] == expected
+
+
+@pytest.mark.parametrize(
+    "names",
+    [("city",), ("key", "city", "listed"), ("listed", "balcony", "month", "area"), tuple(FEATURES)],
+    ids=" ".join,
+)
+def test_features_in_the_index_are_found_with_and_without_explanations(
+    client: Client, expected: list[float | None], names: tuple[str, ...]
+) -> None:
+    others = {"key": range(24), "month": pd.period_range("2024-01", periods=24, freq="M")}
+    frame = (
+        pandas_frame()
+        .drop(columns="rent")
+        .assign(**others)
+        .set_index([*names])[[name for name in FEATURES if name not in names]]
+    )
+
+    for explain in (False, True):
+        predicted = client.predict(frame, model="rents", explain=explain)
+
+        pd.testing.assert_index_equal(predicted.index, frame.index, exact=True)
+        assert [None if np.isnan(rent) else rent for rent in predicted["rent"]] == expected
+
+
+def test_faults_of_explained_rows_are_those_of_the_columns_or_of_the_index(client: Client) -> None:
+    rows = pandas_frame()[FEATURES]
+    for frame, fault in (
+        (rows.rename(columns={"area": "size"}).rename_axis("key"), '"area" is missing'),
+        (rows.assign(area="large").rename_axis("key"), "Expected a number"),
+        (rows.assign(area="large", key=1).set_index(["key", "area"]), "Expected a number"),
+        (rows.assign(area="large").set_index("area"), "Expected a number"),
+    ):
+        with pytest.raises(InvalidInput, match=fault):
+            client.predict(frame, model="rents", explain=True)
 
 
 CASTS: dict[str, Callable[[], Any]] = {
@@ -185,6 +223,17 @@ def test_a_column_of_several_types_is_named(client: Client) -> None:
 
     with pytest.raises(UnreadableRows, match="city"):
         client.predict(frame, model="rents")
+
+
+@pytest.mark.parametrize(
+    "dtype", [pl.Int128, pl.UInt128, pl.List(pl.Int128), pl.Struct({"number": pl.Int128})], ids=str
+)
+def test_a_column_of_128_bits_is_named(client: Client, dtype: Any) -> None:
+    frame = polars_frame().with_columns(pl.lit(None, dtype=dtype).alias("people"))
+
+    for work in (client.predict, client.evaluate, client.train, client.inspect):
+        with pytest.raises(UnreadableRows, match=r"'people' has the type .*Int128.* Cast it to Int64"):
+            work(frame, model="rents")
 
 
 def test_a_frame_of_polars_needs_no_pyarrow(

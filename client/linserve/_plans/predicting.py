@@ -11,6 +11,7 @@ from linserve._results import Predictions, TablePrediction
 from linserve._retries import Retries, send
 from linserve._sinks import Output, sink_of
 from linserve._steps import Answer, Body, Call, Plan, path_of
+from linserve.errors import InvalidInput
 
 if TYPE_CHECKING:
     from linserve._frames import Frame
@@ -142,13 +143,46 @@ def _predict_rows(
 def _predict_frame(retries: Retries, call: Call, frame: "Frame", options: Mapping[str, Any]) -> Plan[Any]:
     if any(options.get(name) for name in _OF_JSON) and not frame.is_empty:
         defaults = {"missing": "null", "unknown": "null"}  # as for tables
-        explained = yield from _predict_rows(retries, call, frame.rows(), defaults | dict(options))
+        explained = yield from _explain_frame(retries, call, frame, defaults | dict(options))
         return frame.from_columns(explained_columns(explained))
     options = {name: value for name, value in options.items() if name not in _OF_JSON}
     body, params = with_options(frame.body(), options)
     headers = {**call.headers, "accept": ARROW}
     answer = yield from send(replace(call, params=params, headers=headers, body=body), retries)
     return frame.from_arrow(answer.content, options.get("keep", ()))
+
+
+def _explain_frame(retries: Retries, call: Call, frame: "Frame", options: Mapping[str, Any]) -> Plan[Predictions[Any]]:
+    """Return explained predictions. If the columns do not suffice, add the levels of the index that are features.
+
+    Only the service knows the features. It refuses rows with other names.
+    """
+    rows = frame.rows()
+    try:
+        return (yield from _predict_rows(retries, call, rows, options))
+    except InvalidInput as error:
+        levels = frame.levels()
+        if not levels:
+            raise
+        without_index = error
+    try:
+        return (yield from _predict_rows(retries, call, _with_columns(rows, levels), options))
+    except InvalidInput as error:
+        at_fault = {detail.column for detail in error.details}
+        accepted = {name: values for name, values in levels.items() if name not in at_fault}
+        if not accepted and at_fault - levels.keys():
+            raise without_index from None
+        if len(accepted) in (0, len(levels)):
+            raise
+        with_index = error
+    try:
+        return (yield from _predict_rows(retries, call, _with_columns(rows, accepted), options))
+    except InvalidInput:
+        raise with_index from None
+
+
+def _with_columns(rows: Sequence[dict[str, Any]], columns: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
+    return [row | {name: values[index] for name, values in columns.items()} for index, row in enumerate(rows)]
 
 
 def explained_columns(explained: Predictions[Any]) -> dict[str, list[Any]]:
