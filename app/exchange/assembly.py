@@ -16,7 +16,7 @@ from app.data.columns.options import Kind
 from app.data.columns.schema import MISSING_LEVEL, Column, TableSchema
 from app.data.columns.text_profile import MAX_LEVEL_LENGTH, MAX_LEVELS
 from app.data.names import MAX_NAMES, check_names, shown
-from app.errors import InvalidInput
+from app.errors import FieldError, InvalidInput
 from app.exchange.expression import Atom, Monomial, Sum, total
 from app.exchange.hints import with_hint
 from app.exchange.json_model import ColumnRecord
@@ -259,7 +259,9 @@ def _parsed(columns: Sequence[str], table: TableSchema) -> dict[tuple[tuple[str,
     try:
         parsed = parse_terms(columns, features)
     except InvalidTerms as error:
-        raise InvalidInput(f"The products of the file are not usable as terms. {error.faults[0].message}") from None
+        # The message of the error is logged, and may not hold levels.
+        details = [FieldError(error.faults[0].message)]
+        raise InvalidInput("The products of the file are not usable as terms.", details) from None
     return {
         tuple(sorted((features[index], power) for index, power in factors)): place
         for place, factors in enumerate(parsed)

@@ -126,8 +126,8 @@ def _check_columns(record: ModelRecord, portable: PortableModel) -> None:
     try:
         parse_terms(encoded_terms(portable.terms, portable.table), portable.table.encoded_features)
     except InvalidTerms as error:
-        fault = error.faults[0]
-        raise InvalidInput.at("/terms", fault.message) from None
+        # The message of the error is logged, and may not hold levels.
+        raise InvalidInput(error.message, [FieldError(error.faults[0].message, pointer="/terms")]) from None
     columns = portable.columns
     if record.columns is not None and tuple(record.columns) != columns:
         # The message of the error is logged, and may not hold levels.

@@ -32,7 +32,12 @@ def parse_terms(terms: Sequence[str], features: Sequence[str]) -> list[Factors]:
                 f"add up to at most {MAX_POWER}, and a term has at most {MAX_TERM_LENGTH} characters."
             )
         elif factors in parsed:
-            message = "Term given twice."
+            message = f'The term "{term}" is given twice. Give it once.'
+            if term in indices and (":" in term or "^" in term):
+                message = (
+                    f'The term "{term}" is given twice. It is the column of this name, and not a product or a power '
+                    "of other columns. Rename the column, or give the term once."
+                )
         else:
             parsed.append(factors)
             continue

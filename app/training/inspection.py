@@ -22,7 +22,7 @@ from app.training.columns import (
 )
 from app.training.planner import check_dropped, index_left_out, index_warnings, left_out
 from app.training.request import TrainingRequest
-from app.training.table import TableReader, with_kinds_of
+from app.training.table import TableReader
 
 COLUMN_BYTES = 1 << 14  # Bytes of the distinct texts of a column, estimated.
 
@@ -56,16 +56,12 @@ def inspect_file(
     request, late, index = _with_columns(draft, source, version)
     size = known_format(request.format, source).check_size(source, list(request.columns), max_bytes)
     reserve(size + COLUMN_BYTES * len(request.columns))
-    differences, known = _differences(request, source, late, version)
-    if known is not None:
-        request = replace(request, reading=with_kinds_of(known, request.reading, request.features))
-    reader = TableReader(request, source, late, certain=True)
-    schema = reader.read(None)
+    differences, reader, schema = _compared(request, source, late, version)
     assert reader.profile is not None
     untyped = known_format(request.format, source).has_untyped_text
     columns = {name: decide(column, untyped=untyped) for name, column in reader.profile.columns.items()}
     warnings = (*request.warnings, *index_warnings(index), *reader.warnings)
-    return Inspection(request, known or schema, columns, warnings, differences, reader.profile.rows)
+    return Inspection(request, schema, columns, warnings, differences, reader.profile.rows)
 
 
 def _with_columns(
@@ -98,19 +94,24 @@ def _with_columns(
     return draft, late, index
 
 
-def _differences(
+def _compared(
     request: TrainingRequest, source: Source, late: Mapping[str, int], version: Version | None
-) -> tuple[tuple[str, ...], TableSchema | None]:
-    """Return the differences to a version, and its schema applied to the file; None if it does not fit."""
-    if version is None:
-        return (), None
-    try:
-        names = checked_features(request.features, request.targets or version.card.targets, version.card)
-        ordered = replace(request, features=tuple(names))
-        reader = TableReader(ordered, source, late)
-        return _changes(version.card.schema_of_rows, schema := reader.read(version)), schema
-    except InvalidInput as error:
-        return tuple(dict.fromkeys([error.message, *(detail.message for detail in error.details)])), None
+) -> tuple[tuple[str, ...], TableReader, TableSchema]:
+    """Return the differences to a version, and the reader and the schema of the file.
+
+    A file that fits the version is read with the kinds and the signs of the version's columns.
+    """
+    differences: tuple[str, ...] = ()
+    if version is not None:
+        try:
+            names = checked_features(request.features, request.targets or version.card.targets, version.card)
+            reader = TableReader(replace(request, features=tuple(names)), source, late, certain=True)
+            schema = reader.read(version)
+            return _changes(version.card.schema_of_rows, schema), reader, schema
+        except InvalidInput as error:
+            differences = tuple(dict.fromkeys([error.message, *(detail.message for detail in error.details)]))
+    reader = TableReader(request, source, late, certain=True)
+    return differences, reader, reader.read(None)
 
 
 def _changes(before: TableSchema, now: TableSchema) -> tuple[str, ...]:

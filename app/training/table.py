@@ -97,7 +97,7 @@ class TableReader:
             and request.named
             and {*request.features} != {column.name for column in current.features}
         ):
-            options, current = with_kinds_of(current, options, request.features), None
+            options, current = _with_kinds_of(current, options, request), None
         with in_files(source, table_format.first_row(dialect)), explained(source, table_format, dialect):
             return plan_schema(
                 lambda columns: self._cells(table_format, columns, dialect),
@@ -184,9 +184,11 @@ def _with_gaps(schema: TableSchema, missing: str) -> TableSchema:
     )
 
 
-def with_kinds_of(current: TableSchema, options: ReadingOptions, features: tuple[str, ...]) -> ReadingOptions:
+def _with_kinds_of(current: TableSchema, options: ReadingOptions, request: TrainingRequest) -> ReadingOptions:
     """Return the options with those of the current version's columns, for rows that have only some of them."""
-    columns = {column.name: _options_of(column) for column in current.numbers if column.name in {*features}}
+    columns = {column.name: _options_of(column) for column in current.numbers if column.name in request.columns}
+    for name in columns.keys() & {*request.targets, *request.weight_and_groups}:
+        columns[name] = replace(columns[name], missing=None, fill=None)  # Gaps of targets and weights are never filled.
     return replace(options, columns={**columns, **options.columns})
 
 

@@ -1,5 +1,6 @@
 """ONNX files that are not linear, damaged or hostile are refused with a sentence that names the cause."""
 
+import json
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from resource import RUSAGE_SELF, getrusage
@@ -17,13 +18,21 @@ from skl2onnx import to_onnx
 from skl2onnx.common.data_types import FloatTensorType
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import Normalizer
+from sklearn.preprocessing import Normalizer, PolynomialFeatures
 
 from app.errors import InvalidInput
+from app.exchange.json_reader import JsonImport
 from app.exchange.onnx.reader import OnnxImport
 from app.exchange.onnx.writer import OnnxExport
 
 READER = OnnxImport()
+TWICE = {
+    "features": ["a", "b", "a:b"],
+    "terms": ["a", "b", "a:b", "a:b"],
+    "targets": ["y"],
+    "coefficients": [1, 2, 3, 4],
+    "intercept": 0,
+}
 Nodes = Sequence[onnx.NodeProto]
 GRAPHS: dict[str, tuple[Nodes, dict[str, Any], str]] = {
     "an activation": ([node("Sigmoid", "a", name="gate")], {}, r'node Sigmoid \(named "gate"\).*not linear.*MatMul'),
@@ -71,6 +80,20 @@ def test_estimators_that_are_not_linear_are_refused_by_the_names_of_their_nodes(
         content = to_onnx(estimator, initial_types=types).SerializeToString()
         with pytest.raises(InvalidInput, match=f"node {operator}"):
             READER.read(content, {"features": "a,b"})
+
+
+def test_a_column_with_the_name_of_a_product_is_refused_with_the_remedy() -> None:
+    x = np.random.default_rng(0).normal(size=(20, 3))
+    products = make_pipeline(PolynomialFeatures(interaction_only=True), LinearRegression()).fit(x, x[:, 0])
+    content = to_onnx(products, initial_types=[("X", FloatTensorType([None, 3]))]).SerializeToString()
+    for reader, file, options in (
+        (READER, content, {"features": "a,b,a:b"}),
+        (JsonImport(), json.dumps(TWICE).encode(), {}),
+    ):
+        with pytest.raises(InvalidInput) as caught:
+            reader.read(file, options)
+        assert any('"a:b" is given twice' in detail.message for detail in caught.value.details)
+        assert any("Rename the column" in detail.message for detail in caught.value.details)
 
 
 def test_an_input_without_names_asks_for_them() -> None:

@@ -44,7 +44,17 @@ def test_the_same_term_in_other_words_is_refused() -> None:
     with pytest.raises(InvalidTerms) as refused:
         parse_terms(["a:b^2", "b:a:b"], ("a", "b"))
 
-    assert "twice" in refused.value.faults[0].message
+    assert refused.value.faults[0].message == 'The term "b:a:b" is given twice. Give it once.'
+
+
+def test_a_product_with_the_name_of_a_column_is_refused_with_the_remedy() -> None:
+    for name in ("a:b", "a^2"):
+        with pytest.raises(InvalidTerms) as refused:
+            parse_terms(["a", name, name], ("a", "b", name))
+
+        (fault,) = refused.value.faults
+        assert fault.message.startswith(f'The term "{name}" is given twice. It is the column of this name, and not')
+        assert "Rename the column" in fault.message
 
 
 PLAIN = st.text(st.characters(exclude_characters=":^"), min_size=1, max_size=3)

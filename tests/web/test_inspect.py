@@ -19,6 +19,8 @@ ROWS = [
     for row in range(40)
 ]
 TABLE = "name,city,day,age,y\n" + "".join(",".join(row) + "\n" for row in ROWS)
+GROUPED_ROWS = [("1.000,5", "2.004,5"), ("2.000,5", "4.003"), ("3.100,5", "6.203"), ("4.500", "9.004,5")]
+TRAINING = {"content-type": CSV, "prefer": "wait=60"}
 GAPS = TABLE.replace(",24,", ",NA,")
 
 
@@ -86,6 +88,31 @@ def test_a_file_is_compared_with_the_schema_of_a_model(service: Service) -> None
     assert any("Missing feature" in difference for difference in renamed["differences"])
     words = inspect(service, TABLE.replace(",20,", ",twenty,"), model="cities", categories="age").json()
     assert words["differences"]
+
+
+GROUPED = "size;price\n" + "".join(f"{size};{price}\n" for size, price in GROUPED_ROWS)
+
+
+def test_every_column_is_read_with_the_signs_of_the_model(service: Service) -> None:
+    options = {"model": "grouped", "targets": "price", "thousands": "."}
+    answer = service.client.post("/train", params=options, content=GROUPED, headers=TRAINING)
+    assert service.ended_job(answer)["status"] == "succeeded"
+    columns = by_name(inspect(service, "size;price\n1.500;3.003\n2.500;5.003\n", model="grouped").json())
+    ranges = {name: (column["minimum"], column["maximum"]) for name, column in columns.items()}
+    assert ranges == {"size": (1500, 2500), "price": (3003, 5003)}
+
+
+def test_the_target_of_fewer_features_is_read_with_the_signs_of_the_model(service: Service) -> None:
+    rows = "id;" + GROUPED.replace("\n", "\n1,5;", len(GROUPED_ROWS))
+    options = {"model": "grouped-twice", "targets": "price", "thousands": "."}
+    answer = service.client.post("/train", params=options, content=rows, headers=TRAINING)
+    assert service.ended_job(answer)["status"] == "succeeded"
+    fewer = {"model": "grouped-twice", "targets": "price", "features": "size"}
+    again = "size;price\n1.500;3.003\n2.500;5.003\n3.500;7.003\n"
+    job = service.ended_job(service.client.post("/train", params=fewer, content=again, headers=TRAINING))
+    assert job["status"] == "succeeded", job
+    answer = service.client.post("/models/grouped-twice/predict", json={"instances": [[4500]]})
+    assert answer.json()["predictions"] == [[pytest.approx(9003)]]
 
 
 @pytest.mark.parametrize(
