@@ -33,8 +33,9 @@ RUN /venv/bin/pip install --no-cache-dir --no-build-isolation -c constraints.txt
 RUN cd / && PYTHONDONTWRITEBYTECODE=1 /venv/bin/python -c "import pkgutil, app, prometheus_client.multiprocess, \
 pyarrow.csv, pyarrow.parquet, scipy.special, torch, uvloop; \
 [__import__(module.name) for module in pkgutil.walk_packages(app.__path__, 'app.')]"
-# Compile the templates of the pages, because a container compiles them at each start otherwise.
-RUN cd / && /venv/bin/python -c "from app.pages.rendering import load_templates; load_templates()"
+# Compile the templates of the pages, because a container compiles them at each start otherwise. Jinja lets only root read them.
+RUN cd / && /venv/bin/python -c "from app.pages.rendering import load_templates; load_templates()" && \
+    find /venv -name '__jinja2_*' -exec chmod a+r {} +
 # SageMaker runs the image with the argument `serve`.
 RUN printf '#!/bin/sh\nexec linserve-server serve "$@"\n' >/venv/bin/serve && chmod 755 /venv/bin/serve
 # Copy only the shipped version, without versions that were trained in this folder. Any user of group 0 may write,

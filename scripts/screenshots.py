@@ -236,7 +236,7 @@ def main() -> None:
         service = Service(folder).start()
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         try:
-            with guarded_service(guarded_folder, trainer_mode="external") as guarded:
+            with guarded_service(guarded_folder, trainer=False) as guarded:
                 pages = Pages(service.url, guarded.url, fill(service), folder)
                 if arguments.folder:
                     arguments.folder.mkdir(exist_ok=True, parents=True)

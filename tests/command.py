@@ -70,18 +70,20 @@ class Command:
     def __call__(self, *arguments: str, stdin: bytes = b"", **changed: str) -> Ended:
         """Run the command as with pipes. It runs in this process, because another takes 0.3 s to load its packages."""
         output, error = io.BytesIO(), io.BytesIO()
-        streams = {
-            "stdin": io.TextIOWrapper(io.BytesIO(stdin), encoding="utf-8"),
-            "stdout": io.TextIOWrapper(output, encoding="utf-8"),
-            "stderr": io.TextIOWrapper(error, encoding="utf-8", write_through=True),
-        }
+        given = io.TextIOWrapper(io.BytesIO(stdin), encoding="utf-8")
+        stdout = io.TextIOWrapper(output, encoding="utf-8")
+        stderr = io.TextIOWrapper(error, encoding="utf-8", write_through=True)
         with (
-            mock.patch.multiple(sys, argv=["linserve", *arguments], excepthook=sys.excepthook, **streams),
+            mock.patch.object(sys, "argv", ["linserve", *arguments]),
+            mock.patch.object(sys, "stdin", given),
+            mock.patch.object(sys, "stdout", stdout),
+            mock.patch.object(sys, "stderr", stderr),
+            mock.patch.object(sys, "excepthook", sys.excepthook),  # Typer replaces it.
             mock.patch.dict(os.environ, self.environment(**changed), clear=True),
             contextlib.chdir(self.folder),
         ):
             status = _exit_status_of(main)
-            streams["stdout"].flush()
+            stdout.flush()
         return Ended(status, output.getvalue(), error.getvalue().decode())
 
     def good(self, *arguments: str, stdin: bytes = b"") -> Ended:
