@@ -17,7 +17,7 @@ from app.data.columns.schema import MISSING_LEVEL, Column, TableSchema
 from app.data.columns.text_profile import MAX_LEVEL_LENGTH, MAX_LEVELS
 from app.data.names import MAX_NAMES, check_names, shown
 from app.errors import FieldError, InvalidInput
-from app.exchange.expression import Atom, Monomial, Sum, total
+from app.exchange.expression import Atom, Centred, Monomial, Sum, total
 from app.exchange.hints import with_hint
 from app.exchange.json_model import ColumnRecord
 from app.exchange.portable import PortableModel
@@ -129,6 +129,21 @@ def warnings_of_digits(columns: Sequence[Sum], coefficients: Array) -> Iterator[
         )
     if loss > _NOTED_LOSS:
         yield (f"Predictions may differ from those of the file by about {loss:.0e} of their range, because {reason}.")
+    weighted = (column.centred for column, row in zip(columns, weights, strict=True) if row.any())
+    if centred := [one for one in weighted if one.degree > 1]:
+        most = max(one.number for one in centred)
+        enough = max(_sufficient_spread(one) for one in centred)
+        yield (
+            f"The file subtracts numbers of up to {most:.0e} from columns, does not scale them, and multiplies them. "
+            f"If the values of such a column vary by less than about {enough:.0e}, predictions lose digits: compare "
+            "some with those of the file."
+        )
+
+
+def _sufficient_spread(centred: Centred) -> float:
+    """Return the spread above which (spread + 2 number)^degree loses less than _NOTED_LOSS of spread^degree."""
+    ratio = (_NOTED_LOSS / np.finfo(np.float64).eps) ** (1 / centred.degree)
+    return float(2 * centred.number / (ratio - 1))
 
 
 def _atoms_by_feature(monomials: dict[Monomial, Array]) -> dict[int, set[Atom]]:

@@ -4,7 +4,7 @@ A file scales, encodes and multiplies columns in many ways. Each way that keeps 
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
 from math import fsum, isfinite
@@ -43,6 +43,13 @@ class Part(NamedTuple):
     centre: float = 0.0
 
 
+class Centred(NamedTuple):
+    """Factors from which the file subtracted a number, and that were multiplied out, but not scaled to about 1."""
+
+    number: float = 0.0  # the largest that was subtracted
+    degree: int = 0  # most such factors in one product
+
+
 @dataclass(frozen=True)
 class Sum:
     """A constant plus parts. The centre of a part is kept apart, because adding it up would cost digits."""
@@ -50,6 +57,7 @@ class Sum:
     parts: dict[Monomial, Part]
     constant: float = 0.0
     cancelled: float = 0.0  # about the largest terms that cancel near the centres of factors that were multiplied out
+    centred: Centred = Centred()  # noqa: RUF009 - immutable
 
     @classmethod
     def of(cls, atom: Atom) -> "Sum":
@@ -63,7 +71,9 @@ class Sum:
         # A column without a factor is not scaled to about 1, so its centre says nothing about the digits.
         scaled = (part for part in self.parts.values() if abs(part.coefficient) != 1)
         centres = sum(2 * abs(part.coefficient * part.centre) for part in scaled)
-        return Sum(parts, total((self.constant, *moved)), self.cancelled + centres)
+        others = [abs(part.centre) for part in self.parts.values() if part.centre and abs(part.coefficient) == 1]
+        centred = _largest([self.centred, Centred(max(others), 1)]) if others else self.centred
+        return Sum(parts, total((self.constant, *moved)), self.cancelled + centres, centred)
 
     @property
     def atom(self) -> Atom | None:
@@ -80,7 +90,7 @@ class Sum:
             tuple((atom._replace(feature=places[atom.feature]), power) for atom, power in monomial): part
             for monomial, part in self.parts.items()
         }
-        return Sum(parts, self.constant, self.cancelled)
+        return replace(self, parts=parts)
 
     def plus(self, number: float) -> "Sum":
         """Return the sum plus a number, which moves the centre of a single part."""
@@ -88,12 +98,12 @@ class Sum:
             ((monomial, part),) = self.parts.items()
             if part.coefficient:
                 moved = part.centre - number / part.coefficient
-                return _checked({monomial: Part(part.coefficient, moved)}, 0.0, self.cancelled)
-        return _checked(self.parts, self.constant + number, self.cancelled)
+                return _checked({monomial: Part(part.coefficient, moved)}, 0.0, self.cancelled, self.centred)
+        return _checked(self.parts, self.constant + number, self.cancelled, self.centred)
 
     def times(self, number: float) -> "Sum":
         parts = {monomial: Part(part.coefficient * number, part.centre) for monomial, part in self.parts.items()}
-        return _checked(parts, self.constant * number, self.cancelled * abs(number))
+        return _checked(parts, self.constant * number, self.cancelled * abs(number), self.centred)
 
     def power(self, exponent: int) -> "Sum":
         """Return the sum to a power from 1 to MAX_POWER."""
@@ -114,10 +124,10 @@ def added(sums: Iterable[Sum]) -> Sum:
     """Return the total of sums. Parts of one product with different centres get the first of them."""
     parts: dict[Monomial, Part] = {}
     constants = []
-    cancelled = 0.0
+    cancelled, centred = 0.0, Centred()
     for one in sums:
         count_pieces(len(one.parts))
-        cancelled += one.cancelled
+        cancelled, centred = cancelled + one.cancelled, _largest([centred, one.centred])
         constants.append(one.constant)
         for monomial, part in one.parts.items():
             known = parts.get(monomial)
@@ -126,7 +136,7 @@ def added(sums: Iterable[Sum]) -> Sum:
                 continue
             constants.append(part.coefficient * (known.centre - part.centre))
             parts[monomial] = Part(known.coefficient + part.coefficient, known.centre)
-    return _checked(parts, total(constants), cancelled)
+    return _checked(parts, total(constants), cancelled, centred)
 
 
 def product(factors: Iterable[Sum]) -> Sum:
@@ -153,7 +163,12 @@ def _times(one: Sum, other: Sum) -> Sum:
     expanded = added([*parts, *sides, Sum({}, one.constant * other.constant)])
     # Scaled columns are about 1.
     cancelled = (1 + one.cancelled) * (1 + other.cancelled) if one.cancelled or other.cancelled else 0.0
-    return replace(expanded, cancelled=cancelled)
+    centred = Centred(max(one.centred.number, other.centred.number), one.centred.degree + other.centred.degree)
+    return replace(expanded, cancelled=cancelled, centred=centred)
+
+
+def _largest(found: Sequence[Centred]) -> Centred:
+    return Centred(*map(max, zip(*found, strict=True)))
 
 
 def _merged(left: Monomial, right: Monomial) -> Monomial | None:
@@ -171,7 +186,7 @@ def _merged(left: Monomial, right: Monomial) -> Monomial | None:
     return tuple(sorted(powers.items(), key=lambda factor: (factor[0].feature, factor[0].kind, str(factor[0].label))))
 
 
-def _checked(parts: dict[Monomial, Part], constant: float, cancelled: float = 0.0) -> Sum:
+def _checked(parts: dict[Monomial, Part], constant: float, cancelled: float, centred: Centred) -> Sum:
     if len(parts) > MAX_PARTS:
         raise _too_many()
     count_pieces(1 + len(parts))
@@ -179,7 +194,7 @@ def _checked(parts: dict[Monomial, Part], constant: float, cancelled: float = 0.
         isfinite(constant) and all(isfinite(part.coefficient) and isfinite(part.centre) for part in parts.values())
     ):
         raise InvalidInput("The file has a number that is not finite, or whose products exceed the range of 64 bits.")
-    return Sum(parts, constant, cancelled)
+    return Sum(parts, constant, cancelled, centred)
 
 
 def _too_many() -> InvalidInput:

@@ -103,6 +103,24 @@ def test_lost_digits_of_products_of_scaled_columns_are_a_warning_or_a_refusal() 
     assert not any("their spread" in text for text in read(near.fit(1e4 * X, Y), DoubleTensorType).warnings)
 
 
+def test_products_of_centred_columns_of_unknown_spread_have_a_warning_with_the_spread_that_is_enough() -> None:
+    def spread_of(estimator: Any, x: Any) -> tuple[float | None, float]:
+        imported = read(estimator.fit(x, Y), DoubleTensorType)
+        error = np.abs(predictions(imported.portable, x.tolist()) - estimator.predict(x)).max()
+        found = [text for text in imported.warnings if "does not scale them" in text]
+        return (float(found[0].split("less than about ")[1].split(",")[0]) if found else None), error / np.ptp(Y)
+
+    centred = make_pipeline(StandardScaler(with_std=False), PolynomialFeatures(3), LinearRegression())
+    for mean in (1e2, 1e4, 1e6):
+        enough, loss = spread_of(centred, X + mean)
+        assert enough is not None
+        assert enough == pytest.approx(6e-3 * mean, rel=0.2)
+        assert enough > np.std(X) or loss < 1e-7
+    assert loss > 0.01
+    assert spread_of(make_pipeline(StandardScaler(with_std=False), LinearRegression()), X + 1e6)[0] is None
+    assert spread_of(make_pipeline(PolynomialFeatures(3), LinearRegression()), X)[0] is None
+
+
 @pytest.mark.parametrize("name", ["without an intercept", "Ridge", "StandardScaler", "two scalers"])
 def test_a_graph_in_float32_keeps_its_rounded_coefficients_with_a_warning(name: str) -> None:
     estimator = (ESTIMATORS | IN_FLOAT)[name].fit(X, Y)

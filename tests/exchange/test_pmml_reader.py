@@ -174,6 +174,17 @@ def test_lost_digits_of_powers_of_a_scaled_field_are_a_warning_or_a_refusal() ->
         READER.read(scaled(1e9), {})
 
 
+def test_powers_of_a_field_that_is_only_centred_have_a_warning_with_the_spread_that_is_enough() -> None:
+    difference = '<Apply function="-"><FieldRef field="temp"/><Constant>9e5</Constant></Apply>'
+    (warning,) = (
+        text
+        for text in READER.read(pmml(numeric("centred", 3.0, 2), field("centred", difference)), {}).warnings
+        if "lose digits" in text
+    )
+    assert "subtracts numbers of up to 9e+05" in warning
+    assert "vary by less than about 3e+02" in warning
+
+
 def test_levels_of_the_dictionary_are_levels_of_the_model() -> None:
     imported = READER.read(pmml(LEVELS["south"]), {})
     (column,) = imported.portable.table.features
