@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
 import pytest
+from threaded_service import kept_logging
 from uvicorn import Config
 from uvicorn.server import ServerState
 
@@ -30,7 +31,7 @@ def started(folder: Path) -> Iterator[Running]:
     config.load()
     with asyncio.Runner() as runner:
         lifespan = application.router.lifespan_context(application)
-        with pytest.MonkeyPatch.context() as environment:
+        with kept_logging(), pytest.MonkeyPatch.context() as environment:
             environment.setenv("LINSERVE_MODELS_DIR", str(folder / "models"))
             environment.setenv("LINSERVE_STATE_DIR", str(folder / "state"))
             environment.setenv("LINSERVE_TRAINER_MODE", "external")

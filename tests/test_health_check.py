@@ -81,7 +81,8 @@ def test_address_is_found_for_every_way_to_choose_it(
 
 
 def test_silent_process_and_unexpected_response_are_faults(tmp_path: Path) -> None:
-    silent = health(os.getpid())
+    with subprocess.Popen(["cat"], stdin=subprocess.PIPE) as process:
+        silent = health(process.pid)
     assert silent.returncode == 1
     assert silent.stderr.startswith("No process of the service listens.")
 

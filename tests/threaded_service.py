@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Self, TextIO
 
@@ -21,6 +22,26 @@ from uvicorn import Config, Server
 from app.main import app as application
 from app.server.protocol import BoundedHttpProtocol
 from app.startup import load_config
+
+
+@contextlib.contextmanager
+def kept_logging() -> Iterator[list[logging.Handler]]:
+    """Keep the logging of the process while a service starts in it, which configures logging.
+
+    Yield a list, which has the handlers of the service at the end.
+    """
+    root, hooks = logging.getLogger(), (sys.excepthook, threading.excepthook)
+    before = list(root.handlers)
+    own: list[logging.Handler] = []
+    try:
+        yield own
+    finally:
+        own += [handler for handler in root.handlers if handler not in before]
+        root.handlers = before
+        logging.getLogger("dbos").handlers = []
+        logging.getLogger("dbos").propagate = True
+        sys.excepthook, threading.excepthook = hooks
+        logging.captureWarnings(capture=False)
 
 
 class ThreadedService(Service):
@@ -61,22 +82,18 @@ class ThreadedService(Service):
             )
         )
         self._thread = threading.Thread(target=self._server.run, args=([self._socket],), daemon=True)
-        root, hooks = logging.getLogger(), (sys.excepthook, threading.excepthook)
-        before = list(root.handlers)
         self._log_file = self.log.open("a")
-        with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stderr(self._log_file):
+        with (
+            kept_logging() as self._handlers,
+            pytest.MonkeyPatch.context() as patch,
+            contextlib.redirect_stderr(self._log_file),
+        ):
             for name, value in environment.items():
                 patch.setenv(name, value)
             load_config()  # The service would end the process if a setting is wrong.
             self._thread.start()
             wait_for(lambda: self._server.started or not self._thread.is_alive())
-        # The service has configured the logging of the whole process.
-        self._handlers = [handler for handler in root.handlers if handler not in before]
-        root.handlers = [*before, *self._handlers]
-        logging.getLogger("dbos").handlers = []
-        logging.getLogger("dbos").propagate = True
-        sys.excepthook, threading.excepthook = hooks
-        logging.captureWarnings(capture=False)
+        logging.getLogger().handlers += self._handlers
         assert self._server.started
         self.client = httpx.Client(base_url=self.url, timeout=MAX_SECONDS, verify=NO_TLS)
         assert self.client.get(probe).status_code == httpx.codes.OK
