@@ -24,14 +24,16 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
 # Trainers run on idle processor time only, and there is none while other tests run.
 os.environ["CHAOS_FAIR"] = "1"
-# Hypothesis fails examples that take long, and a busy machine makes any of them take long.
+# Hypothesis fails examples that take long, and a busy machine makes any of them take long. The examples are the same in
+# each run, so that a change is judged by itself. `--hypothesis-profile=search` looks for new ones.
 settings.register_profile(
-    "patient",
+    "search",
     deadline=None,
     max_examples=20,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
-settings.load_profile("patient")
+settings.register_profile("same", settings.get_profile("search"), derandomize=True)
+settings.load_profile("same")
 # Folders whose files share services, and a browser. One process runs all tests of such a folder, so that only one of
 # them starts these.
 SHARING = ("tests/client", "tests/pages", "tests/web/protocols")

@@ -46,9 +46,8 @@ class MemoryStore:
         return self.put(key, content)
 
     def list_blobs(self, prefix: str, *, after: str = "") -> Iterator[BlobInfo]:
-        for key in sorted(self.blobs):
-            if key.startswith(prefix) and key > after:
-                yield self.info(key)
+        # All at once, as in a bucket: others may delete blobs while the caller takes them.
+        yield from [self.info(key) for key in sorted(self.blobs) if key.startswith(prefix) and key > after]
 
     def list_names(self, prefix: str) -> list[str]:
         return sorted({key[len(prefix) :].partition("/")[0] for key in self.blobs if key.startswith(prefix)})
