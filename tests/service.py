@@ -62,6 +62,12 @@ def wait_for(condition: Callable[[], object]) -> None:
         time.sleep(POLL_SECONDS)
 
 
+def written_lines(log: Path) -> list[str]:
+    """Return the complete lines of a log to which a process may still be writing."""
+    *lines, _ = log.read_text().split("\n")  # after the last line break, an incomplete line or nothing
+    return lines
+
+
 def arm(folder: Path, step: Step, action: signal.Signals = signal.SIGKILL) -> Path:
     """Arm a step of `app.failpoints`, with this folder. Return the file that is there once a process has reached it."""
     reached = folder / f"{step}.reached"
@@ -175,9 +181,8 @@ class Service:
         wait_for(are_gone)
 
     def records(self) -> list[dict[str, Any]]:
-        """Return the records in the log. The service may still be writing that of the latest request."""
-        *lines, _ = self.log.read_text().split("\n")  # after the last line break, an incomplete record or nothing
-        return [json.loads(line) for line in lines]
+        """Return the records in the log. That of the latest request may not be written yet."""
+        return [json.loads(line) for line in written_lines(self.log)]
 
     def request_record(self, response: httpx.Response) -> dict[str, Any]:
         """Return the log record of a request, which the service writes after the response."""

@@ -34,7 +34,7 @@ HEADERS = {
 
 
 class TemplateCache(FileSystemBytecodeCache):
-    """Compiled templates next to the compiled modules. Where these cannot be written, each process compiles both."""
+    """Keep compiled templates next to compiled modules. A process that may not write there compiles them itself."""
 
     def get_source_checksum(self, source: str) -> str:
         # A template is compiled with the options below and with the filters.

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from service import MAX_SECONDS, NOTEBOOK, POLL_SECONDS, ROOT, Service, arm, wait_for
+from service import MAX_SECONDS, NOTEBOOK, POLL_SECONDS, ROOT, Service, arm, wait_for, written_lines
 from threaded_service import ThreadedService
 from trainers import log_of, trainer, wait_until_ready
 
@@ -40,9 +40,8 @@ def alone(tmp_path: Path) -> Iterator[Service]:
 
 
 def lines_of(log: Path) -> list[dict[str, Any]]:
-    """Return the records in a log. Its process may still be writing the last one."""
-    *lines, _ = log.read_text().split("\n")
-    return [json.loads(line) for line in lines if line.startswith("{")]
+    """Return the records in a log."""
+    return [json.loads(line) for line in written_lines(log) if line.startswith("{")]
 
 
 @pytest.mark.slow

@@ -155,7 +155,7 @@ def test_rows_with_gaps_and_unseen_levels_have_no_prediction_and_the_response_sa
 
 def test_an_unseen_level_is_in_the_response_and_not_in_the_log(birds: Service) -> None:
     objects = [{**OBJECTS[0], "species": "Zzyzx penguin"}]
-    before = len(birds.log.read_bytes())  # Other tests of this service may name the levels where they are logged.
+    before = len(birds.log.read_bytes())  # Other tests share this service, and the log may have levels that they sent.
     for content, form in [
         (orjson.dumps({"instances": objects}), JSON),
         (orjson.dumps(objects[0]), MEDIA_TYPES["ndjson"]),
